@@ -1,0 +1,46 @@
+# `make serve` and `make test` do everything on a fresh machine; the others are for those who work on it.
+
+PYTHON ?= python3
+PORT ?= 3000
+HOST ?= 127.0.0.1
+DATA_DIR ?= ../shared/data
+VENV := .venv
+BIN := $(VENV)/bin
+export BENTOML_DO_NOT_TRACK := True
+
+.PHONY: serve test check fix scores bento clean
+
+serve: $(VENV)/.serve  ## Serve the models that are there; the shipped `mnist` always is.
+	$(BIN)/brigantine serve --host $(HOST) --port $(PORT)
+
+test: $(VENV)/.test check  ## Linters and all tests.
+	$(BIN)/pytest
+
+check: $(VENV)/.test  ## Linters, types and import contracts.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+fix: $(VENV)/.test  ## Format, and mend what can be mended.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+scores: $(VENV)/.test  ## Judge the shipped model again and write its card.
+	$(BIN)/brigantine-train evaluate plugins/brigantine_image/models/mnist --data-dir $(DATA_DIR) --write
+
+bento: $(VENV)/.serve  ## Pack the service into a Bento.
+	$(BIN)/bentoml build
+
+clean:  ## Remove the environment.
+	rm -rf $(VENV)
+
+$(VENV)/.serve: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit((3, 10) > sys.version_info[:2] and "Brigantine needs Python 3.10 to 3.13; make PYTHON=python3.12 serve")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/.test: $(VENV)/.serve
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,dev]'
+	touch $@

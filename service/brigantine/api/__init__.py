@@ -1,0 +1,5 @@
+"""HTTP: the only rooms that know starlette."""
+
+from .entry import Entry, Host
+
+__all__ = ["Entry", "Host"]

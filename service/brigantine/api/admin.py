@@ -1,0 +1,108 @@
+"""Health, metrics, plugins and documentation."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from ..errors import NotReady
+from ..registry import PluginRecord, Registry
+from .http import Json, engine_of
+from .openapi import document
+
+__all__ = ["routes"]
+
+_DOCS = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>Brigantine API</title>
+<link rel="stylesheet" href="/docs/assets/swagger-ui.css"></head>
+<body><div id="docs"></div><script src="/docs/assets/swagger-ui-bundle.js"></script>
+<script>SwaggerUIBundle({url: "/openapi.json", dom_id: "#docs", deepLinking: true})</script></body></html>
+"""
+
+
+async def livez(request: Request) -> Response:
+    """The process answers."""
+    return Json({"status": "alive"})
+
+
+async def readyz(request: Request) -> Response:
+    """Every model that can be served has run its warm-up, and there is at least one."""
+    registry = engine_of(request).registry
+    serving = [name for name, record in registry.models.items() if record.state == "serving"]
+    rejected = {name: record.reason for name, record in registry.models.items() if record.state == "rejected"}
+    if not serving:
+        raise NotReady(f"no model can be served: {rejected or 'none was found; publish one and restart'}")
+    return Json({"status": "ready", "models": serving, "rejected": rejected})
+
+
+async def metrics(request: Request) -> Response:
+    """Prometheus' text format."""
+    body, content_type = engine_of(request).metrics.exposition()
+    return Response(body, headers={"content-type": content_type})
+
+
+async def plugins(request: Request) -> Response:
+    """Every plugin that was found, with its models; what was rejected says why."""
+    registry = engine_of(request).registry
+    return Json(
+        {"object": "list", "data": [_plugin(record, registry) for record in registry.plugins.values()]}
+    )
+
+
+async def openapi(request: Request) -> Response:
+    """The contract: every route, and the Params of every model."""
+    return Json(document(engine_of(request)))
+
+
+async def docs(request: Request) -> Response:
+    """The contract, to read and to try."""
+    return HTMLResponse(_DOCS)
+
+
+async def index(request: Request) -> Response:
+    return RedirectResponse("/docs")
+
+
+def routes() -> list[BaseRoute]:
+    return [
+        Route("/", index),
+        Route("/livez", livez),
+        Route("/readyz", readyz),
+        Route("/metrics", metrics),
+        Route("/v1/plugins", plugins),
+        Route("/openapi.json", openapi),
+        Route("/docs", docs),
+        Mount("/docs/assets", StaticFiles(directory=_swagger_ui())),
+    ]
+
+
+def _swagger_ui() -> Path:
+    """BentoML ships Swagger UI; serving its copy means that /docs works without the internet."""
+    spec = importlib.util.find_spec("bentoml")
+    assert spec is not None and spec.origin is not None, "bentoml is a dependency of this package"
+    return Path(spec.origin).parent / "_internal" / "server" / "static_content"
+
+
+def _plugin(record: PluginRecord, registry: Registry) -> dict[str, object]:
+    plugin = record.plugin
+    return {
+        "id": record.name,
+        "object": "plugin",
+        "state": record.state,
+        "reason": record.reason or None,
+        "distribution": record.distribution,
+        "version": record.version,
+        "content": plugin.content if plugin else None,
+        "types": list(plugin.types) if plugin else [],
+        "params": plugin.params.model_json_schema() if plugin else None,
+        "models": [
+            {"id": model.name, "state": model.state, "reason": model.reason or None, "source": model.source}
+            for model in registry.models.values()
+            if plugin is not None and (model.plugin is None or isinstance(model.plugin, plugin))
+        ],
+    }

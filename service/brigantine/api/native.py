@@ -1,0 +1,128 @@
+"""The native routes: models, and generation with the plugin's own Params."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from ..engine import Generation, Served
+from ..errors import NotAcceptable
+from ..registry import ModelRecord
+from .http import Json, b64, engine_of, read_object
+
+__all__ = ["routes"]
+
+
+async def models(request: Request) -> Response:
+    """The models that can be asked for, in OpenAI's shape with ours beside it."""
+    records = engine_of(request).registry.models.values()
+    return Json(
+        {"object": "list", "data": [_model(record) for record in records if record.state == "serving"]}
+    )
+
+
+async def model(request: Request) -> Response:
+    """One model: its labels, tensors, scores and how it was trained."""
+    record = engine_of(request).registry.find(request.path_params["model"])
+    assert record.model is not None, "a record that `find` returns is serving"
+    manifest = record.model.manifest.model_dump(mode="json", exclude={"name", "plugin", "format", "created"})
+    return Json({**_model(record), **manifest})
+
+
+async def generate(request: Request) -> Response:
+    """Generate with the plugin's own Params; `Accept` decides between JSON and the medium's bytes."""
+    engine = engine_of(request)
+    served = engine.served(request.path_params["model"])
+    wanted = _negotiate(request.headers.get("accept", "*/*"), served)
+    body = await read_object(request, engine.settings.max_body_bytes)
+    if wanted is not None and body.get("n") not in (None, 1):
+        raise NotAcceptable(
+            f"n: expected 1 for an answer in {wanted}, got {body['n']}; ask for application/json, or for one at a time"
+        )
+    generation = await engine.generate(served.record.name, body, wanted)
+    return _as_json(generation, served) if wanted is None else _as_bytes(generation)
+
+
+def routes() -> list[BaseRoute]:
+    return [
+        Route("/v1/models", models),
+        Route("/v1/models/{model}", model),
+        Route("/v1/models/{model}/generate", generate, methods=["POST"]),
+    ]
+
+
+def _model(record: ModelRecord) -> dict[str, Any]:
+    assert record.model is not None and record.plugin is not None, "only models in service are shown"
+    manifest = record.model.manifest
+    return {
+        "id": record.name,
+        "object": "model",
+        "created": int(manifest.created.timestamp()) if manifest.created else 0,
+        "owned_by": record.source,
+        "content": record.plugin.content,
+        "plugin": record.plugin.name,
+        "digest": record.model.digest,
+        "device": record.plugin.session.device,
+    }
+
+
+def _negotiate(accept: str, served: Served) -> str | None:
+    """The media type to answer with, or None for JSON.
+
+    Raises:
+        NotAcceptable: the header names only types that this model cannot make.
+    """
+    for wanted in _by_preference(accept):
+        if wanted in ("*/*", "application/*", "application/json"):
+            return None
+        for made in served.plugin.types:
+            if wanted == made or (wanted.endswith("/*") and made.startswith(wanted[:-1])):
+                return made
+    raise NotAcceptable(
+        f"Accept: expected application/json or one of {', '.join(served.plugin.types)}, got {accept!r}"
+    )
+
+
+def _by_preference(accept: str) -> list[str]:
+    """The types of an Accept header, best first (RFC 9110, section 12.5.1)."""
+    weighted: list[tuple[float, str]] = []
+    for part in accept.lower().split(","):
+        kind, _, parameters = part.partition(";")
+        quality = next((p.split("=")[1] for p in parameters.split(";") if p.strip().startswith("q=")), "1")
+        weighted.append((_number(quality), kind.strip()))
+    return [kind for weight, kind in sorted(weighted, key=lambda pair: -pair[0]) if weight > 0]
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return 0.0
+
+
+def _as_json(generation: Generation, served: Served) -> Response:
+    data: list[Mapping[str, Any]] = [
+        {"seed": seed, "type": media.type, **media.info, "b64_json": b64(media)}
+        for seed, media in zip(generation.seeds, generation.media, strict=True)
+    ]
+    return Json(
+        {
+            "id": generation.id,
+            "object": "generation",
+            "created": generation.created,
+            "model": generation.model,
+            "content": served.plugin.content,
+            "data": data,
+            "stages_ms": {stage: round(1e3 * s, 3) for stage, s in generation.stages_s.items()},
+        }
+    )
+
+
+def _as_bytes(generation: Generation) -> Response:
+    [media], [seed] = generation.media, generation.seeds
+    headers = {"content-type": media.type, "x-seed": str(seed), "x-model": generation.model}
+    return Response(media.body, headers=headers)

@@ -1,0 +1,97 @@
+"""The BentoML service: processes, start and stop.
+
+    bentoml serve brigantine.app:Brigantine
+
+BentoML starts the worker, calls `Brigantine.start` in it, and passes every request through `Entry`, which
+answers all of them. See `brigantine.api.entry` for why nothing is mounted.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, cast
+
+import bentoml
+
+from .api import Entry, Host
+from .engine import Engine
+from .session import runtime
+from .settings import Settings
+from .store import Store
+
+__all__ = ["Brigantine", "preflight"]
+
+log = logging.getLogger("brigantine")
+
+_host = Host()
+
+
+def preflight() -> Settings:
+    """Find out before any process is started what would make every one of them fail.
+
+    Raises:
+        SettingsInvalid: a variable is unknown or wrong.
+        RuntimeMissing: ONNX Runtime is missing, or installed twice.
+        BrigantineError: the folder of models does not exist.
+    """
+    settings = Settings.read()
+    runtime()
+    Store(settings.models_dir).find()
+    return settings
+
+
+_IMAGE: Any = (
+    cast(Any, bentoml)
+    .images.Image(base_image="python:3.11-slim", distro="none", lock_python_packages=False)
+    .build_include(
+        "/pyproject.toml", "/README.md", "/LICENSE", "/constraints.txt", "/service", "/plugins", "/training"
+    )
+    .python_packages(".")
+)
+
+
+@bentoml.service(
+    name="brigantine",
+    image=_IMAGE,
+    workers=1,
+    # Ours: deadlines (504), the access log and the metrics, all with the request's own model and id.
+    traffic={"timeout": 86_400},
+    logging={"access": {"enabled": False}},
+    metrics={"enabled": False},
+)
+class Brigantine:
+    """Serves every model that can be found."""
+
+    @bentoml.on_deployment
+    @staticmethod
+    def check() -> None:
+        preflight()
+
+    @bentoml.on_startup
+    def start(self) -> None:
+        settings = Settings.read()
+        _log_to_stderr()
+        _host.access_log = settings.access_log
+        _host.engine = engine = Engine.start(settings)
+        for record in engine.registry.models.values():
+            log.info("model %s: %s %s", record.name, record.state, record.reason or record.source)
+
+    @bentoml.on_shutdown
+    def stop(self) -> None:
+        engine, _host.engine = _host.engine, None
+        if engine is not None:
+            engine.close()
+
+
+def _log_to_stderr() -> None:
+    """BentoML configures its own loggers only; ours get one handler, once."""
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+
+
+_service: Any = Brigantine
+_service.add_asgi_middleware(Entry, host=_host)

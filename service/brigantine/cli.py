@@ -1,0 +1,163 @@
+"""`brigantine`: serve, generate, and look after models and plugins."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from .engine import Engine, Generation
+from .errors import BadParams, BrigantineError, FieldError
+from .registry import Registry
+from .settings import Settings
+from .store import publish as publish_model
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+models = typer.Typer(no_args_is_help=True, help="The models that can be served.")
+plugins = typer.Typer(no_args_is_help=True, help="The plugins that are installed.")
+app.add_typer(models, name="models")
+app.add_typer(plugins, name="plugins")
+console = Console()
+
+
+def main() -> None:
+    """The entry point: an error of ours is one line on stderr and exit code 1, not a traceback."""
+    try:
+        app()
+    except BrigantineError as error:
+        Console(stderr=True).print(f"[bold red]{error.code}[/]: {error}", soft_wrap=True, highlight=False)
+        sys.exit(1)
+
+
+@app.command()
+def serve(
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 3000,
+) -> None:
+    """Serve every model that can be found, with BentoML."""
+    from .app import preflight  # imports bentoml
+
+    preflight()
+    os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
+    bentoml = [sys.executable, "-m", "bentoml", "serve", "brigantine.app:Brigantine"]
+    # Replaces this process, so that a signal to it is a signal to the service.
+    os.execv(bentoml[0], [*bentoml, "--host", host, "--port", str(port), "--timeout-graceful-shutdown", "30"])
+
+
+@app.command()
+def generate(
+    model: Annotated[str, typer.Option(help="The model's name; see `brigantine models list`.")] = "",
+    n: Annotated[int, typer.Option(help="How many to make.")] = 1,
+    seed: Annotated[int | None, typer.Option(help="Absent: drawn and printed.")] = None,
+    label: Annotated[
+        str | None, typer.Option(help="A label's index or name, for models that have labels.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Any other field of its Params: key=value.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Where to write; many images go into one grid.")] = Path(
+        "out.png"
+    ),
+) -> None:
+    """Generate without a server, through the same engine."""
+    body: dict[str, Any] = {"n": n, "seed": seed} | dict(_assignment(text) for text in set_ or [])
+    if label is not None:
+        body["label"] = _value(label)
+    settings = Settings.read()
+    engine = Engine.start(settings, only=model or None)
+    try:
+        name = model or engine.registry.default("image", settings.default_model)
+        generation = asyncio.run(engine.generate(name, body))
+    finally:
+        engine.close()
+    _write(generation, out)
+    console.print(f"{len(generation.media)} from {name}, seed {generation.seeds[0]}: {out}", highlight=False)
+
+
+@models.command("list")
+def list_models() -> None:
+    """Every model that can be found, with its scores; one that cannot be served says why."""
+    table = Table("model", "content", "scores", "source", "state")
+    for record in Registry.load(Settings.read()).models.values():
+        scores = record.model.manifest.scores if record.model else {}
+        table.add_row(
+            record.name,
+            record.plugin.content if record.plugin else "",
+            "\n".join(f"{name} {score.value:.3f}" for name, score in scores.items()),
+            record.source,
+            record.reason or record.state,
+        )
+    console.print(table)
+
+
+@models.command("publish")
+def publish(
+    run: Annotated[Path, typer.Argument(help="A training run, or a model's folder.")],
+    name: Annotated[str, typer.Option(help="The name that it will be served under.")],
+) -> None:
+    """Put a model into BentoML's model store. The service lists it after its next start."""
+    console.print(f"published {publish_model(run, name)}", highlight=False)
+
+
+@plugins.command("list")
+def list_plugins() -> None:
+    """Every plugin that is installed; one that was rejected says why."""
+    table = Table("plugin", "content", "types", "distribution", "state")
+    for record in Registry.load(Settings.read()).plugins.values():
+        table.add_row(
+            record.name,
+            record.plugin.content if record.plugin else "",
+            ", ".join(record.plugin.types) if record.plugin else "",
+            f"{record.distribution} {record.version}",
+            record.reason or record.state,
+        )
+    console.print(table)
+
+
+def _assignment(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise BadParams([FieldError("--set", "key=value", repr(text))])
+    return key, _value(value)
+
+
+def _value(text: str) -> Any:
+    """A shell word as JSON has it: a number when it looks like one."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+def _write(generation: Generation, out: Path) -> None:
+    """One medium as its bytes; many images as a grid, many of anything else as numbered files."""
+    bodies = [media.body for media in generation.media]
+    if len(bodies) == 1:
+        out.write_bytes(bodies[0])
+    elif generation.media[0].type.startswith("image/"):
+        _grid([Image.open(io.BytesIO(body)) for body in bodies]).save(out)
+    else:
+        for index, body in enumerate(bodies):
+            out.with_stem(f"{out.stem}-{index}").write_bytes(body)
+
+
+def _grid(images: list[Image.Image]) -> Image.Image:
+    columns = math.ceil(math.sqrt(len(images)))
+    width, height = images[0].size
+    grid = Image.new(images[0].mode, (columns * width, math.ceil(len(images) / columns) * height))
+    for index, image in enumerate(images):
+        grid.paste(image, (index % columns * width, index // columns * height))
+    return grid

@@ -1,0 +1,205 @@
+"""The registry: discovers plugins, checks them, and loads the models that they serve.
+
+A plugin or a model that fails is rejected with its reason; the others serve.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, cast
+
+import numpy as np
+
+from .errors import BrigantineError, ModelInvalid, ModelNotFound, NotReady, PluginInvalid, PluginNotFound
+from .media import Media
+from .model import Model
+from .plugin import Params, Plugin
+from .request import RESERVED
+from .scheduler import run_batch
+from .session import Session
+from .settings import Settings
+from .store import PLUGIN_GROUP, Found, Store
+
+__all__ = ["ModelRecord", "PluginRecord", "Registry"]
+
+log = logging.getLogger(__name__)
+
+AnyPlugin = Plugin[Any]
+
+
+@dataclass(frozen=True)
+class PluginRecord:
+    """One entry point of the group `brigantine.plugins`: checked, or rejected with a reason."""
+
+    name: str
+    distribution: str
+    version: str
+    plugin: type[AnyPlugin] | None = None
+    reason: str = ""
+
+    @property
+    def state(self) -> str:
+        return "serving" if self.plugin else "rejected"
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """One model that was found: served by its plugin, or rejected with a reason."""
+
+    name: str
+    source: str
+    model: Model | None = None
+    plugin: AnyPlugin | None = None
+    reason: str = ""
+
+    @property
+    def state(self) -> str:
+        return "serving" if self.plugin else "rejected"
+
+
+class Registry:
+    """All plugins and all models of this process."""
+
+    def __init__(self, plugins: dict[str, PluginRecord], models: dict[str, ModelRecord]) -> None:
+        self.plugins = plugins
+        self.models = models
+
+    @classmethod
+    def load(cls, settings: Settings, only: str | None = None) -> Registry:
+        """Discover, check, load and warm up everything; or, with `only`, the model of that name.
+
+        Raises:
+            PluginInvalid: something was rejected and `settings.strict` is on, or nothing at all can be served.
+        """
+        plugins = {record.name: record for record in _discover()}
+        found = Store(settings.models_dir).find()
+        wanted = found if only is None else {only: found[only]} if only in found else {}
+        models = {name: _load(place, plugins, settings) for name, place in wanted.items()}
+        registry = cls(plugins, models)
+        rejected = [r for r in (*plugins.values(), *models.values()) if r.state == "rejected"]
+        for record in rejected:
+            log.error("%s %r rejected: %s", type(record).__name__, record.name, record.reason)
+        if rejected and settings.strict:
+            raise PluginInvalid("; ".join(f"{record.name}: {record.reason}" for record in rejected))
+        return registry
+
+    def find(self, name: str) -> ModelRecord:
+        """The record of a model that can serve.
+
+        Raises:
+            ModelNotFound: there is none of this name; the message lists those there are.
+            NotReady: there is one, but it was rejected; the message says why.
+        """
+        record = self.models.get(name)
+        if record is None:
+            raise ModelNotFound(
+                f"model {name!r}: expected one of {', '.join(self.models) or 'none (there is none)'}"
+            )
+        if record.plugin is None:
+            raise NotReady(f"model {name!r} is not served: {record.reason}")
+        return record
+
+    def default(self, content: str, preferred: str) -> str:
+        """The model of a request that names none: `preferred` if it makes this content, else the first that does.
+
+        Raises:
+            ModelNotFound: no model makes this content.
+        """
+        names = [n for n, r in self.models.items() if r.plugin is not None and r.plugin.content == content]
+        if not names:
+            raise ModelNotFound(f"no model that makes {content} is served; see /v1/models and /v1/plugins")
+        return preferred if preferred in names else names[0]
+
+
+def _discover() -> Iterator[PluginRecord]:
+    seen: dict[str, PluginRecord] = {}
+    for entry in metadata.entry_points(group=PLUGIN_GROUP):
+        distribution = entry.dist.name if entry.dist else "unknown"
+        version = entry.dist.version if entry.dist else "unknown"
+        record = PluginRecord(entry.name, distribution, version)
+        try:
+            if entry.name in seen:
+                raise PluginInvalid(
+                    f"the name {entry.name!r} is taken by the distributions {seen[entry.name].distribution} and "
+                    f"{distribution}; uninstall one of them"
+                )
+            plugin = _check(entry.name, entry.load())
+            record = PluginRecord(entry.name, distribution, version, plugin)
+        except Exception as error:
+            record = PluginRecord(entry.name, distribution, version, reason=_reason(error))
+        seen[entry.name] = record
+    yield from seen.values()
+
+
+def _check(name: str, loaded: object) -> type[AnyPlugin]:
+    """Hold a plugin's class against the contract; what cannot be seen from the class shows at warm-up."""
+    if not (isinstance(loaded, type) and issubclass(loaded, Plugin)):
+        raise PluginInvalid(f"entry point {name!r}: expected a subclass of brigantine.Plugin, got {loaded!r}")
+    plugin = cast("type[AnyPlugin]", loaded)
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,62}", name) or getattr(plugin, "name", None) != name:
+        raise PluginInvalid(
+            f"entry point {name!r}: expected a slug equal to {plugin.__qualname__}.name, "
+            f"which is {getattr(plugin, 'name', None)!r}"
+        )
+    for attribute in ("content", "types"):
+        if not getattr(plugin, attribute, None):
+            raise PluginInvalid(f"{plugin.__qualname__}.{attribute}: expected a value, got none")
+    _check_params(plugin)
+    return plugin
+
+
+def _check_params(plugin: type[AnyPlugin]) -> None:
+    params = getattr(plugin, "params", None)
+    if not (isinstance(params, type) and issubclass(params, Params)):
+        raise PluginInvalid(
+            f"{plugin.__qualname__}.params: expected a subclass of brigantine.Params, got {params!r}"
+        )
+    for field, info in params.model_fields.items():
+        where = f"{params.__qualname__}.{field}"
+        if field in RESERVED:
+            raise PluginInvalid(f"{where}: the host owns the fields {', '.join(sorted(RESERVED))}; rename it")
+        if info.is_required() or not info.description:
+            raise PluginInvalid(f"{where}: expected a default and a description")
+
+
+def _load(place: Found, plugins: dict[str, PluginRecord], settings: Settings) -> ModelRecord:
+    try:
+        model = place.open()
+        session = Session.open(model, device=settings.device)
+        plugin = _plugin_of(model, plugins)(model, session)
+        _warm_up(plugin)
+    except Exception as error:
+        return ModelRecord(place.name, place.source, reason=_reason(error))
+    return ModelRecord(place.name, place.source, model, plugin)
+
+
+def _plugin_of(model: Model, plugins: dict[str, PluginRecord]) -> type[AnyPlugin]:
+    record = plugins.get(model.manifest.plugin)
+    if record is None:
+        raise PluginNotFound(
+            f"{model.name} needs the plugin {model.manifest.plugin!r}; installed are {', '.join(plugins) or 'none'}"
+        )
+    if record.plugin is None:
+        raise PluginInvalid(f"its plugin {record.name!r} was rejected: {record.reason}")
+    return record.plugin
+
+
+def _warm_up(plugin: AnyPlugin) -> None:
+    """One request with default Params through the whole journey: the contract test, and the first, slow run."""
+    params = plugin.params()
+    row = plugin.prepare(params, np.random.Generator(np.random.Philox(0)))
+    [finished] = run_batch(plugin.generate, [row])
+    media = cast(object, plugin.render(finished, params, plugin.types[0]))
+    if not isinstance(media, Media) or media.type.partition(";")[0] != plugin.types[0]:
+        got = media.type if isinstance(media, Media) else repr(media)
+        raise ModelInvalid(
+            f"{plugin.name}: render() must return Media of the type asked for, {plugin.types[0]}; got {got}"
+        )
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, BrigantineError) else f"{type(error).__name__}: {error}"

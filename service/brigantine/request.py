@@ -1,0 +1,115 @@
+"""A request: what the host adds to a plugin's Params, and how a body becomes one."""
+
+from __future__ import annotations
+
+import difflib
+import secrets
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from pydantic import BaseModel, Field, StrictInt, ValidationError, create_model
+from pydantic_core import ErrorDetails
+
+from .errors import BadParams, FieldError
+from .plugin import Params
+
+__all__ = ["MAX_SEED", "RESERVED", "Request", "derive_seed", "parse", "request_type"]
+
+MAX_SEED = 2**53 - 1
+"""The largest seed: the largest integer that every JSON reader gets back exactly (RFC 8259, section 6)."""
+
+RESERVED = frozenset({"model", "n", "seed"})
+"""Field names that belong to the host; a plugin's Params may not use them."""
+
+
+class Request(Params):
+    """The host's part of a request. `request_type` joins it to a plugin's Params."""
+
+    n: StrictInt = 1
+    seed: StrictInt | None = None
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each row. A request without a seed has one drawn when this is read: read it once."""
+        seed = secrets.randbelow(MAX_SEED + 1) if self.seed is None else self.seed
+        return [derive_seed(seed, index) for index in range(self.n)]
+
+
+def request_type(params: type[Params], name: str, max_n: int) -> type[Request]:
+    """A plugin's Params with the host's fields beside them: the body of `POST /v1/models/{model}/generate`."""
+    joined = create_model(
+        name,
+        __base__=(Request, params),
+        __doc__=params.__doc__,
+        n=(
+            StrictInt,
+            Field(default=1, ge=1, le=max_n, description="How many to make, each from its own seed."),
+        ),
+        seed=(
+            StrictInt | None,
+            Field(
+                default=None,
+                ge=0,
+                le=MAX_SEED,
+                description="The same model, params and seed give the same bytes. Absent: drawn and reported.",
+            ),
+        ),
+    )
+    return cast("type[Request]", joined)
+
+
+def derive_seed(seed: int, index: int) -> int:
+    """The seed of row `index` in a request with `seed`; row 0 has the request's own.
+
+    So image 3 of 4 can be made again alone, by the seed that was reported for it. Derived with numpy's
+    SeedSequence (O'Neill's seed_seq, https://www.pcg-random.org/posts/developing-a-seed_seq-alternative.html),
+    whose output numpy promises never to change.
+    """
+    if index == 0:
+        return seed
+    word = np.random.SeedSequence(seed, spawn_key=(index,)).generate_state(1, np.uint64)[0]
+    return int(word) >> 11
+
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+def parse(kind: type[Body], body: Mapping[str, Any]) -> Body:
+    """Validate a request's body.
+
+    Raises:
+        BadParams: every bad field at once.
+    """
+    try:
+        return kind.model_validate(body)
+    except ValidationError as error:
+        raise BadParams(_fields(error.errors(), list(kind.model_fields))) from None
+
+
+def _fields(errors: list[ErrorDetails], known: list[str]) -> list[FieldError]:
+    """One FieldError a field: a union reports each of its members, but the field is one."""
+    merged: dict[str, FieldError] = {}
+    for error in errors:
+        field = str(error["loc"][0]) if error["loc"] else "body"
+        one = _field(error, field, known)
+        if field in merged:
+            one = one._replace(expected=f"{merged[field].expected} or {one.expected}")
+        merged[field] = one
+    return list(merged.values())
+
+
+def _field(error: ErrorDetails, field: str, known: list[str]) -> FieldError:
+    if error["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(field, known, 1)
+        hint = f"did you mean {near[0]}?" if near else f"they are {', '.join(known)}"
+        return FieldError(
+            field, f"one of the known fields ({hint})", f"an unknown one, {_shown(error['input'])}"
+        )
+    expected = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return FieldError(field, expected[:1].lower() + expected[1:], _shown(error["input"]))
+
+
+def _shown(value: object, limit: int = 80) -> str:
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"

@@ -1,0 +1,78 @@
+"""Settings: environment variables that begin with `BRIGANTINE_`."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .errors import SettingsInvalid
+
+__all__ = ["Settings"]
+
+_PREFIX = "BRIGANTINE_"
+
+
+class Settings(BaseSettings):
+    """How the service runs. Frozen; an unknown or wrong variable is refused by `Settings.read`."""
+
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, frozen=True, extra="forbid")
+
+    models_dir: Path | None = None
+    """A folder with one model in each sub-folder, searched before BentoML's model store."""
+    default_model: str = ""
+    """The model of a request that names none. Empty: the first one, by name, of the content that is asked for."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where graphs run. `auto` takes a CUDA device when there is one; `cuda` refuses to start without one."""
+    threads: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, le=256)
+    """Inference threads of each model on a CPU, each running its own batch. On a GPU it is one."""
+    encoders: int = Field(default=2, ge=1, le=64)
+    """Threads that prepare requests and encode finished content."""
+    max_batch: int = Field(default=32, ge=1, le=4096)
+    """The largest batch in rows; a model's own limit counts too."""
+    max_n: int = Field(default=128, ge=1, le=4096)
+    """The largest `n` of one request."""
+    queue_rows: int = Field(default=1024, ge=1)
+    """Rows that may wait for one model. Beyond it a request is answered 429 with Retry-After."""
+    timeout_s: float = Field(default=30.0, gt=0, le=3600)
+    """Seconds after which a request is answered 504 and its work dropped."""
+    max_body_bytes: int = Field(default=1_048_576, ge=1024)
+    """The largest request body. Beyond it a request is answered 413."""
+    access_log: bool = True
+    """One log line for each request."""
+    strict: bool = False
+    """Refuse to start when any plugin or model is rejected, instead of serving the others."""
+
+    @classmethod
+    def read(cls) -> Settings:
+        """The settings of this process's environment.
+
+        Raises:
+            SettingsInvalid: names every variable that is unknown or wrong, all at once.
+        """
+        faults = [*_unknown(cls)]
+        try:
+            settings = cls()
+        except ValidationError as error:
+            faults += [
+                f"{_PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}, got {e['input']!r}" for e in error.errors()
+            ]
+            raise SettingsInvalid("; ".join(faults)) from None
+        if faults:
+            raise SettingsInvalid("; ".join(faults))
+        return settings
+
+
+def _unknown(cls: type[Settings]) -> list[str]:
+    known = [f"{_PREFIX}{name.upper()}" for name in cls.model_fields]
+    faults: list[str] = []
+    for name in sorted(os.environ):
+        if name.startswith(_PREFIX) and name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            faults.append(f"{name}: no such setting; {hint}")
+    return faults

@@ -1,0 +1,164 @@
+"""The store: finds models wherever they may lie, and publishes new ones.
+
+Three places, the first that knows a name wins:
+
+1. the folders of `BRIGANTINE_MODELS_DIR`, one model in each sub-folder;
+2. BentoML's model store, where `brigantine models publish` puts them;
+3. the folder `models/` inside the package of an installed plugin: what a plugin brings along.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import NamedTuple
+
+from .errors import BrigantineError, ModelInvalid, ModelNotFound
+from .model import MANIFEST, Manifest, Model
+
+__all__ = ["PLUGIN_GROUP", "Found", "Store", "publish"]
+
+PLUGIN_GROUP = "brigantine.plugins"
+"""The entry-point group through which plugins, and the models that they bring along, are found."""
+
+_MARKER = "brigantine"
+"""The label in BentoML's store that tells our models from everybody else's."""
+
+
+class Found(NamedTuple):
+    """A place that looks like a model. Nothing has been verified yet."""
+
+    name: str
+    path: Path
+    source: str
+
+    def open(self) -> Model:
+        """Verify the folder and read it.
+
+        Raises:
+            ModelInvalid: see `Model.open`; or the manifest carries another name than its place.
+        """
+        model = Model.open(self.path, self.source)
+        if model.name != self.name:
+            raise ModelInvalid(
+                f"{self.path}: expected the model {self.name!r} as its place says, the manifest says "
+                f"{model.name!r}; rename the folder, or publish it under the name that you want"
+            )
+        return model
+
+
+class Store:
+    """All models that can be found from here, by name."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+
+    def find(self) -> dict[str, Found]:
+        """Every model by name. Reads no graph; a broken model is found too, and refused when it is opened."""
+        found: dict[str, Found] = {}
+        for place in (*self._in_folder(), *_in_bentoml(), *_in_plugins()):
+            found.setdefault(place.name, place)
+        return dict(sorted(found.items()))
+
+    def open(self, name: str) -> Model:
+        """The verified model called `name`.
+
+        Raises:
+            ModelNotFound: there is none of this name; the message lists those there are.
+            ModelInvalid: it is damaged.
+        """
+        found = self.find()
+        if name not in found:
+            raise ModelNotFound(
+                f"model {name!r}: expected one of {', '.join(found) or 'none (there is none)'}"
+            )
+        return found[name].open()
+
+    def _in_folder(self) -> Iterator[Found]:
+        if self._folder is None:
+            return
+        if not self._folder.is_dir():
+            raise BrigantineError(f"BRIGANTINE_MODELS_DIR: expected a folder, got {self._folder}")
+        yield from _models_below(self._folder, f"folder {self._folder}")
+
+
+def publish(folder: Path, name: str) -> str:
+    """Put a model folder into BentoML's model store as `name` and return its tag, `name:version`.
+
+    The model is built and verified aside and then renamed into place, so that a reader sees all of it or
+    nothing. `folder` is a model, or a training run with one in `model/`. The version is a digest of the
+    manifest, so publishing the same thing twice changes nothing.
+
+    Raises:
+        ModelInvalid: the folder is no valid model.
+    """
+    model = Model.open(folder / "model" if (folder / "model" / MANIFEST).is_file() else folder)
+    manifest = Manifest.model_validate(model.manifest.model_dump() | {"name": name})
+    text = manifest.model_dump_json(indent=2).encode()
+    version = hashlib.sha256(text).hexdigest()[:12]
+    target = _bentoml_folder() / name / version
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=_bentoml_folder().parent, prefix="publishing-") as aside:
+            staged = _stage(model, text, f"{name}:{version}", Path(aside))
+            Model.open(staged)
+            os.rename(staged, target)
+    _point_latest(target)
+    return f"{name}:{version}"
+
+
+def _stage(model: Model, manifest: bytes, tag: str, aside: Path) -> Path:
+    """Build the model as BentoML keeps it, in a store of its own below `aside`."""
+    import bentoml  # noqa: PLC0415 - `import brigantine` must not import bentoml
+    from bentoml._internal.models import ModelStore  # noqa: PLC0415
+
+    store = ModelStore(aside)
+    with bentoml.models.create(tag, labels={_MARKER: model.manifest.plugin}, _model_store=store) as staged:
+        for file in model.path.iterdir():
+            if file.is_file() and file.name not in {MANIFEST, "model.yaml"}:
+                shutil.copy2(file, staged.path_of(file.name))
+        Path(staged.path_of(MANIFEST)).write_bytes(manifest)
+    return aside.joinpath(*tag.split(":"))
+
+
+def _point_latest(target: Path) -> None:
+    """Make BentoML's `name:latest` mean `target`, in one step."""
+    aside = target.parent / f".latest-{os.getpid()}"
+    aside.write_text(target.name)
+    os.replace(aside, target.parent / "latest")
+
+
+def _bentoml_folder() -> Path:
+    from bentoml._internal.configuration.containers import BentoMLContainer  # noqa: PLC0415
+
+    return Path(BentoMLContainer.model_store_dir.get())
+
+
+def _in_bentoml() -> Iterator[Found]:
+    """The latest version of each model that we published; others' models are not ours to judge."""
+    root = _bentoml_folder()
+    if not root.is_dir():
+        return
+    for latest in sorted(root.glob("*/latest")):
+        path = latest.parent / latest.read_text().strip()
+        if (path / MANIFEST).is_file():
+            yield Found(latest.parent.name, path, "bentoml")
+
+
+def _in_plugins() -> Iterator[Found]:
+    for entry in metadata.entry_points(group=PLUGIN_GROUP):
+        package = entry.module.partition(".")[0]
+        spec = importlib.util.find_spec(package)
+        for root in (spec.submodule_search_locations if spec else None) or ():
+            yield from _models_below(Path(root) / "models", f"plugin {package}")
+
+
+def _models_below(folder: Path, source: str) -> Iterator[Found]:
+    for file in sorted(folder.glob(f"*/{MANIFEST}")):
+        yield Found(file.parent.name, file.parent, source)

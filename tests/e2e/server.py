@@ -1,0 +1,90 @@
+"""The real server in a process of its own, on a free port of the loopback interface."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+BIN = Path(sys.executable).parent
+
+
+@dataclass
+class Server:
+    """A running server; its log is what it wrote so far."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log_path: Path
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    @property
+    def crashes(self) -> list[str]:
+        """Lines of the log that no healthy service writes."""
+        return [
+            line for line in self.log.splitlines() if re.search(r"Traceback|ERROR|CRITICAL|Exception", line)
+        ]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@contextmanager
+def serving(home: Path, command: Sequence[str] = ("brigantine", "serve"), **env: str) -> Iterator[Server]:
+    """Run `command` with its BentoML home in `home` until the block ends."""
+    port = free_port()
+    log_path = home / f"server-{port}.log"
+    (home / "bentoml").mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"BENTOML_HOME": str(home / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"} | env
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [BIN / command[0], *command[1:], "--port", str(port)],
+            env=environment,
+            cwd=home,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        server = Server(f"http://127.0.0.1:{port}", process, log_path)
+        try:
+            _wait_until_ready(server)
+            yield server
+        finally:
+            _stop(process)
+
+
+def _wait_until_ready(server: Server, patience_s: float = 60) -> None:
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline:
+        assert server.process.poll() is None, f"the server ended at its start:\n{server.log}"
+        try:
+            if httpx.get(f"{server.url}/readyz", timeout=2).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"not ready after {patience_s:.0f} s:\n{server.log}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

@@ -1,0 +1,118 @@
+"""The server as those who run it see it."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.server import BIN, Server, serving
+from tests.tiny import tiny_model
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(*command: str, home: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"BENTOML_HOME": str(home), "BENTOML_DO_NOT_TRACK": "True"} | env
+    return subprocess.run(
+        [BIN / command[0], *command[1:]],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_a_published_model_serves_after_a_restart(tmp_path: Path):
+    (tmp_path / "bentoml").mkdir()
+    published = run(
+        "brigantine",
+        "models",
+        "publish",
+        str(tiny_model(tmp_path)),
+        "--name",
+        "my-digits",
+        home=tmp_path / "bentoml",
+    )
+    assert published.stdout.startswith("published my-digits:"), published.stderr
+
+    with serving(tmp_path) as server:
+        listed = [model["id"] for model in httpx.get(f"{server.url}/v1/models").json()["data"]]
+        answer = httpx.post(f"{server.url}/v1/models/my-digits/generate", json={"label": "two"}).json()
+
+    assert listed == ["mnist", "my-digits"]
+    assert answer["data"][0]["label"] == "two"
+
+
+def test_metrics_count_over_the_worker_process(tmp_path: Path):
+    with serving(tmp_path) as server:
+        for _ in range(3):
+            httpx.post(f"{server.url}/v1/models/mnist/generate", json={"n": 2})
+        text = httpx.get(f"{server.url}/metrics").text
+
+    assert re.search(r'brigantine_requests_total\{content="image",model="mnist",status="200"\} 3\.0', text)
+    assert re.search(r'brigantine_outputs_total\{content="image",model="mnist"\} 6\.0', text)
+
+
+def test_a_stop_is_clean(tmp_path: Path):
+    with serving(tmp_path) as server:
+        pass
+
+    assert server.process.returncode == 0, server.log
+    assert server.crashes == []
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ({"BRIGANTINE_THREAD": "2"}, "BRIGANTINE_THREAD: no such setting; did you mean BRIGANTINE_THREADS?"),
+        ({"BRIGANTINE_DEVICE": "tpu"}, "BRIGANTINE_DEVICE: "),
+        ({"BRIGANTINE_MODELS_DIR": "/nowhere"}, "BRIGANTINE_MODELS_DIR: expected a folder, got /nowhere"),
+    ],
+)
+def test_a_wrong_setting_ends_the_start_with_one_line(tmp_path: Path, env: dict[str, str], message: str):
+    ended = run("brigantine", "serve", home=tmp_path, **env)
+
+    assert ended.returncode == 1
+    assert message in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_generate_without_a_server_gives_what_the_server_gives(server: Server, tmp_path: Path):
+    out = tmp_path / "seven.png"
+    made = run(
+        "brigantine",
+        "generate",
+        "--model",
+        "mnist",
+        "--label",
+        "7",
+        "--seed",
+        "7",
+        "--out",
+        str(out),
+        home=tmp_path,
+    )
+    assert made.returncode == 0, made.stderr
+
+    served = httpx.post(
+        f"{server.url}/v1/models/mnist/generate",
+        json={"label": 7, "seed": 7},
+        headers={"accept": "image/png"},
+    )
+    assert served.content == out.read_bytes()
+
+
+def test_a_bento_is_built_and_serves_the_same_bytes(server: Server, tmp_path: Path):
+    built = run("bentoml", "build", "--output", "tag", home=tmp_path / "bentoml")
+    assert built.returncode == 0, built.stdout + built.stderr
+
+    body = {"prompt": "seven", "n": 16, "seed": 7, "label": 7}
+    with serving(tmp_path, ("bentoml", "serve", "brigantine:latest")) as bento:
+        ours = httpx.post(f"{bento.url}/v1/images/generations", json=body).json()["data"]
+
+    assert ours == httpx.post(f"{server.url}/v1/images/generations", json=body).json()["data"]

@@ -1,0 +1,81 @@
+import logging
+
+import pytest
+from brigantine.api import Entry, Host
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [
+        ("GET", "/nowhere", 404, "not_found"),
+        ("GET", "/v1/models/", 404, "not_found"),
+        ("GET", "/v1/models/nine", 404, "model_not_found"),
+        ("DELETE", "/v1/models", 405, "method_not_allowed"),
+        ("GET", "/v1/images/generations", 405, "method_not_allowed"),
+        ("POST", "/livez", 405, "method_not_allowed"),
+        ("GET", "/docs/assets/nothing.js", 404, "not_found"),
+    ],
+)
+def test_every_wrong_path_and_method_is_openais_error_object(
+    client: TestClient, method: str, path: str, status: int, code: str
+):
+    answer = client.request(method, path)
+
+    assert answer.status_code == status
+    assert answer.json()["error"].keys() == {"message", "type", "param", "code"}
+    assert answer.json()["error"]["code"] == code
+
+
+def test_every_answer_has_a_request_id_of_its_own(client: TestClient):
+    ids = {client.get(path).headers["x-request-id"] for path in ("/livez", "/livez", "/nowhere", "/metrics")}
+
+    assert len(ids) == 4
+
+
+@pytest.mark.parametrize(("sent", "kept"), [("abc-123", True), ("x" * 129, False), ("two words", False)])
+def test_a_sane_request_id_of_the_client_is_kept(client: TestClient, sent: str, kept: bool):
+    assert (client.get("/livez", headers={"x-request-id": sent}).headers["x-request-id"] == sent) is kept
+
+
+def test_a_body_over_the_limit_is_413_whether_announced_or_not(client: TestClient):
+    announced = client.post("/v1/images/generations", content=b"x" * 2_000_000)
+    streamed = client.post("/v1/images/generations", content=(b"x" * 100_000 for _ in range(20)))
+
+    for answer in (announced, streamed):
+        assert (answer.status_code, answer.json()["error"]["code"]) == (413, "body_too_large")
+    assert "expected at most 1048576 bytes" in announced.json()["error"]["message"]
+
+
+def test_before_the_engine_runs_everything_but_livez_is_503_with_retry_after():
+    with TestClient(Entry(Starlette(), Host())) as client:  # type: ignore[arg-type]
+        assert client.get("/livez").status_code == 200
+        for path in ("/readyz", "/v1/models", "/metrics", "/openapi.json"):
+            answer = client.get(path)
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+            assert "loading its models" in answer.json()["error"]["message"]
+
+
+def test_a_fault_of_ours_is_500_without_its_details(
+    client: TestClient, host: Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    assert host.engine is not None
+    monkeypatch.setattr(host.engine.metrics, "exposition", lambda: 1 / 0)
+
+    answer = client.get("/metrics")
+
+    assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
+    assert "division" not in answer.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_one_line_of_access_log_a_request(client: TestClient, host: Host, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "brigantine.access")
+    client.get("/livez", headers={"x-request-id": "mine"})
+    host.access_log = False
+    client.get("/livez")
+
+    [record] = [record for record in caplog.records if record.name == "brigantine.access"]
+    assert record.getMessage().startswith("GET /livez 200 ")
+    assert record.getMessage().endswith(" mine")

@@ -1,0 +1,78 @@
+import base64
+import io
+
+import pytest
+from PIL import Image
+from starlette.testclient import TestClient
+
+URL = "/v1/models/tiny/generate"
+
+
+def test_json_has_one_item_a_row_with_its_seed_and_what_it_is(client: TestClient):
+    answer = client.post(URL, json={"n": 3, "seed": 7, "label": "two"}).json()
+
+    assert (answer["object"], answer["model"], answer["content"]) == ("generation", "tiny", "image")
+    assert answer["data"][0]["seed"] == 7
+    assert len({item["seed"] for item in answer["data"]}) == 3
+    for item in answer["data"]:
+        assert (item["type"], item["label"], item["size"]) == ("image/png", "two", "8x8")
+        assert Image.open(io.BytesIO(base64.b64decode(item["b64_json"]))).size == (8, 8)
+    assert set(answer["stages_ms"]) == {"prepare", "queue", "compute", "encode"}
+
+
+@pytest.mark.parametrize("accept", ["image/png", "image/webp", "image/jpeg", "image/webp;q=0.5, image/png"])
+def test_accept_decides_between_json_and_bytes(client: TestClient, accept: str):
+    answer = client.post(URL, json={"seed": 7}, headers={"accept": accept})
+
+    kind = accept.rpartition(" ")[2]
+    assert answer.headers["content-type"] == kind
+    assert answer.headers["x-seed"] == "7"
+    assert f"image/{Image.open(io.BytesIO(answer.content)).format}".lower() == kind
+
+
+@pytest.mark.parametrize(
+    "accept", ["*/*", "application/json", "text/html, */*;q=0.1", "image/gif, application/*"]
+)
+def test_json_is_the_answer_to_everything_else_that_allows_it(client: TestClient, accept: str):
+    assert client.post(URL, json={}, headers={"accept": accept}).headers["content-type"] == "application/json"
+
+
+def test_the_bytes_are_those_in_the_json(client: TestClient):
+    body = {"seed": 7, "label": 1}
+
+    raw = client.post(URL, json=body, headers={"accept": "image/*"}).content
+
+    assert base64.b64decode(client.post(URL, json=body).json()["data"][0]["b64_json"]) == raw
+
+
+@pytest.mark.parametrize(
+    ("accept", "body", "message"),
+    [
+        ("audio/wav", {}, "Accept: expected application/json or one of image/png, image/webp, image/jpeg"),
+        ("image/png;q=0", {}, "Accept: expected"),
+        ("image/png;q=x", {}, "Accept: expected"),
+        ("image/png", {"n": 4}, "n: expected 1 for an answer in image/png, got 4"),
+    ],
+)
+def test_what_cannot_be_answered_in_that_form_is_406(
+    client: TestClient, accept: str, body: dict[str, object], message: str
+):
+    answer = client.post(URL, json=body, headers={"accept": accept})
+
+    assert answer.status_code == 406
+    assert message in answer.json()["error"]["message"]
+
+
+def test_models_are_listed_and_shown(client: TestClient):
+    [listed] = client.get("/v1/models").json()["data"]
+    shown = client.get("/v1/models/tiny").json()
+
+    assert (listed["id"], listed["object"], listed["content"], listed["device"]) == (
+        "tiny",
+        "model",
+        "image",
+        "cpu",
+    )
+    assert shown["digest"] == listed["digest"]
+    assert [label["name"] for label in shown["labels"]] == ["zero", "one", "two"]
+    assert shown["inputs"][0] == {"name": "z", "dtype": "float32", "shape": ["batch", 4]}

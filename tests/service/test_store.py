@@ -1,0 +1,113 @@
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from brigantine.errors import BrigantineError, ModelInvalid, ModelNotFound
+from brigantine.model import MANIFEST
+from brigantine.store import Store, publish
+
+from tests.tiny import tiny_model
+
+
+@pytest.fixture(autouse=True)
+def bentoml_home(tmp_path: Path) -> Iterator[Path]:
+    """An empty model store of BentoML's own kind."""
+    from bentoml._internal.configuration.containers import BentoMLContainer
+
+    home = tmp_path / "bentoml"
+    (home / "models").mkdir(parents=True)
+    with BentoMLContainer.model_store_dir.patch(str(home / "models")):
+        yield home
+
+
+def test_the_shipped_model_is_found_without_any_setting():
+    found = Store().find()["mnist"]
+
+    assert found.source == "plugin brigantine_image"
+    assert found.open().name == "mnist"
+
+
+def test_the_folder_of_the_user_comes_first(tmp_path: Path):
+    tiny_model(tmp_path / "mine", "mnist")
+
+    assert Store(tmp_path / "mine").find()["mnist"].source == f"folder {tmp_path / 'mine'}"
+
+
+def test_a_published_model_is_found_under_its_new_name(tmp_path: Path):
+    tag = publish(tiny_model(tmp_path), "my-digits")
+
+    model = Store().open("my-digits")
+    assert tag.startswith("my-digits:")
+    assert (model.name, model.source) == ("my-digits", "bentoml")
+
+
+def test_a_run_is_published_by_its_model_folder(tmp_path: Path):
+    shutil.copytree(tiny_model(tmp_path), tmp_path / "run" / "model")
+
+    publish(tmp_path / "run", "from-run")
+
+    assert Store().open("from-run").manifest.plugin == "image"
+
+
+def test_bentoml_itself_reads_what_was_published(tmp_path: Path):
+    import bentoml
+
+    tag = publish(tiny_model(tmp_path), "my-digits")
+
+    model = bentoml.models.get("my-digits:latest")
+    assert str(model.tag) == tag
+    assert model.info.labels == {"brigantine": "image"}
+    assert Path(model.path_of(MANIFEST)).is_file()
+
+
+def test_publishing_twice_changes_nothing_and_a_new_model_becomes_the_latest(tmp_path: Path):
+    first = publish(tiny_model(tmp_path / "a"), "my-digits")
+    assert publish(tmp_path / "a" / "tiny", "my-digits") == first
+
+    second = publish(tiny_model(tmp_path / "b", description="better"), "my-digits")
+    assert second != first
+    assert Store().open("my-digits").manifest.description == "better"
+
+
+def test_a_damaged_model_is_not_published(tmp_path: Path, bentoml_home: Path):
+    path = tiny_model(tmp_path)
+    (path / "model.onnx").write_bytes(b"not a graph")
+
+    with pytest.raises(ModelInvalid):
+        publish(path, "my-digits")
+    assert not (bentoml_home / "models" / "my-digits").exists()
+
+
+def test_a_failed_publish_leaves_nothing_behind(
+    tmp_path: Path, bentoml_home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def full_disk(*args: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(shutil, "copy2", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        publish(tiny_model(tmp_path), "my-digits")
+
+    assert "my-digits" not in Store().find()
+    assert not list(bentoml_home.glob("publishing-*"))
+
+
+def test_an_unknown_model_lists_those_there_are():
+    with pytest.raises(ModelNotFound, match=r"'nine': expected one of .*mnist"):
+        Store().open("nine")
+
+
+def test_a_folder_and_its_manifest_must_agree_on_the_name(tmp_path: Path):
+    path = tiny_model(tmp_path)
+    manifest = json.loads((path / MANIFEST).read_text()) | {"name": "another"}
+    (path / MANIFEST).write_text(json.dumps(manifest))
+
+    with pytest.raises(ModelInvalid, match="the manifest says 'another'"):
+        Store(tmp_path).open("tiny")
+
+
+def test_a_models_dir_that_is_not_there_is_refused(tmp_path: Path):
+    with pytest.raises(BrigantineError, match="BRIGANTINE_MODELS_DIR: expected a folder"):
+        Store(tmp_path / "nowhere").find()
