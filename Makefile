@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: serve test check fix scores bento clean
+.PHONY: serve test check fix scores gpu bento clean
 
 serve: $(VENV)/.serve  ## Serve the models that are there; the shipped `mnist` always is.
 	$(BIN)/brigantine serve --host $(HOST) --port $(PORT)
@@ -28,6 +28,10 @@ fix: $(VENV)/.test  ## Format, and mend what can be mended.
 
 scores: $(VENV)/.test  ## Judge the shipped model again and write its card.
 	$(BIN)/brigantine-train evaluate plugins/brigantine_image/models/mnist --data-dir $(DATA_DIR) --write
+
+gpu: $(VENV)/.serve  ## Swap ONNX Runtime for its CUDA build; `make clean` undoes it.
+	$(BIN)/pip uninstall --quiet --yes onnxruntime onnxruntime-gpu
+	$(BIN)/pip install --quiet 'onnxruntime-gpu[cuda,cudnn]>=1.20'
 
 bento: $(VENV)/.serve  ## Pack the service into a Bento.
 	$(BIN)/bentoml build

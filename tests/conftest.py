@@ -11,9 +11,7 @@ import pytest
 # Before anything imports bentoml: the tests must not see, or touch, the models of whoever runs them.
 os.environ["BENTOML_HOME"] = tempfile.mkdtemp(prefix="brigantine-tests-")
 os.environ["BENTOML_DO_NOT_TRACK"] = "True"
-for _name in [
-    name for name in os.environ if name.startswith("BRIGANTINE_") and name != "BRIGANTINE_DATA_DIR"
-]:
+for _name in [name for name in os.environ if name.startswith("BRIGANTINE_")]:
     del os.environ[_name]
 
 from brigantine.engine import Engine  # noqa: E402

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from .png import encode_png
+
 __all__ = ["Media", "image", "jpeg", "png", "text", "webp"]
 
 
@@ -26,8 +28,8 @@ class Media:
 
 
 def png(pixels: NDArray[np.uint8], **info: Any) -> Media:
-    """Lossless PNG of `pixels`: uint8 [H, W, C], C = 1 (grey), 3 (RGB) or 4 (RGBA)."""
-    return _encode(pixels, "PNG", info, compress_level=1)
+    """Lossless PNG of `pixels`: uint8 [H, W, C], C = 1 (grey), 2 (with alpha), 3 (RGB) or 4 (RGBA)."""
+    return Media("image/png", encode_png(pixels), info)
 
 
 def webp(pixels: NDArray[np.uint8], **info: Any) -> Media:

@@ -8,7 +8,8 @@ module that the service module imports.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -29,69 +30,60 @@ class Metrics:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram  # noqa: PLC0415
 
         self._registry = registry = CollectorRegistry()
-        self.requests = Counter(
+
+        def counter(name: str, what: str, *labels: str) -> Counter:
+            return Counter(name, what, labels, registry=registry)
+
+        def gauge(
+            name: str, what: str, mode: Literal["livesum", "livemax", "livemin"], *labels: str
+        ) -> Gauge:
+            return Gauge(name, what, labels, multiprocess_mode=mode, registry=registry)
+
+        def histogram(name: str, what: str, buckets: Sequence[float], *labels: str) -> Histogram:
+            return Histogram(name, what, labels, buckets=buckets, registry=registry)
+
+        self.requests = counter(
             "brigantine_requests_total",
             "Generation requests by the HTTP status of their answer.",
-            ["model", "content", "status"],
-            registry=registry,
+            "model",
+            "content",
+            "status",
         )
-        self.outputs = Counter(
-            "brigantine_outputs_total", "Finished media.", ["model", "content"], registry=registry
+        self.outputs = counter("brigantine_outputs_total", "Finished media.", "model", "content")
+        self.output_bytes = counter(
+            "brigantine_output_bytes_total", "Bytes of finished media.", "model", "content"
         )
-        self.output_bytes = Counter(
-            "brigantine_output_bytes_total",
-            "Bytes of finished media.",
-            ["model", "content"],
-            registry=registry,
+        self.request_seconds = histogram(
+            "brigantine_request_seconds", "Seconds from a request to its finished media.", _SECONDS, "model"
         )
-        self.request_seconds = Histogram(
-            "brigantine_request_seconds",
-            "Seconds from a parsed request to its finished media.",
-            ["model"],
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.stage_seconds = Histogram(
+        self.stage_seconds = histogram(
             "brigantine_stage_seconds",
             f"Seconds of each stage of a request: {', '.join(STAGES)}.",
-            ["model", "stage"],
-            buckets=_SECONDS,
-            registry=registry,
+            _SECONDS,
+            "model",
+            "stage",
         )
-        self.batch_rows = Histogram(
-            "brigantine_batch_rows",
-            "Rows in each batch that ran.",
-            ["model"],
-            buckets=_ROWS,
-            registry=registry,
+        self.batch_rows = histogram("brigantine_batch_rows", "Rows in each batch that ran.", _ROWS, "model")
+        self.batch_seconds = histogram(
+            "brigantine_batch_seconds", "Seconds of each batch.", _SECONDS, "model"
         )
-        self.batch_seconds = Histogram(
-            "brigantine_batch_seconds",
-            "Seconds of each batch that ran.",
-            ["model"],
-            buckets=_SECONDS,
-            registry=registry,
+        self.in_flight = gauge(
+            "brigantine_in_flight", "Requests taken and not yet answered.", "livesum", "model"
         )
-        self.in_flight = Gauge(
-            "brigantine_in_flight",
-            "Requests that have been accepted and not answered.",
-            ["model"],
-            multiprocess_mode="livesum",
-            registry=registry,
-        )
-        self.model_info = Gauge(
+        self.model_info = gauge(
             "brigantine_model_info",
-            "1 for each model that is served, with its digest and the device it runs on.",
-            ["model", "content", "digest", "device"],
-            multiprocess_mode="livemax",
-            registry=registry,
+            "1 for each model in service, with its digest and device.",
+            "livemax",
+            "model",
+            "content",
+            "digest",
+            "device",
         )
-        self.plugin_up = Gauge(
+        self.plugin_up = gauge(
             "brigantine_plugin_up",
             "1 for a plugin that serves, 0 for one that was rejected.",
-            ["plugin"],
-            multiprocess_mode="livemin",
-            registry=registry,
+            "livemin",
+            "plugin",
         )
 
     def exposition(self) -> tuple[bytes, str]:

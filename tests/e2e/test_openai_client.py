@@ -4,6 +4,7 @@ import base64
 import io
 import os
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
@@ -13,7 +14,7 @@ from PIL import Image
 
 from tests.e2e.server import Server, serving
 
-ARGUMENTS = {"prompt": "seven", "n": 16, "extra_body": {"seed": 7, "label": 7}}
+ARGUMENTS: dict[str, Any] = {"prompt": "seven", "n": 16, "extra_body": {"seed": 7, "label": 7}}
 
 
 def pictures(answer: openai.types.ImagesResponse) -> list[bytes]:
@@ -21,7 +22,7 @@ def pictures(answer: openai.types.ImagesResponse) -> list[bytes]:
 
 
 @pytest.mark.parametrize("model", [{}, {"model": "mnist"}, {"model": ""}])
-def test_sixteen_sevens_the_same_each_time(client: OpenAI, model: dict[str, str]):
+def test_sixteen_sevens_the_same_each_time(client: OpenAI, model: dict[str, Any]):
     first = pictures(client.images.generate(**ARGUMENTS, **model))
     again = pictures(client.images.generate(**ARGUMENTS, **model))
 
@@ -65,10 +66,10 @@ def test_models_are_listed(client: OpenAI):
     ],
 )
 def test_bad_input_names_the_field(
-    client: OpenAI, arguments: dict[str, object], error: type[openai.APIStatusError], param: str
+    client: OpenAI, arguments: dict[str, Any], error: type[openai.APIStatusError], param: str
 ):
     with pytest.raises(error) as caught:
-        client.images.generate(**({"prompt": "seven"} | arguments))  # type: ignore[arg-type]
+        client.images.generate(**(dict[str, Any](prompt="seven") | arguments))
 
     assert caught.value.param == param
     assert "expected" in caught.value.message

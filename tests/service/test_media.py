@@ -10,7 +10,7 @@ def pixels(channels: int) -> np.ndarray:
     return np.random.default_rng(channels).integers(0, 256, (5, 7, channels), dtype=np.uint8)  # [H, W, C]
 
 
-@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (2, "LA"), (3, "RGB"), (4, "RGBA")])
 def test_png_is_lossless(channels: int, mode: str):
     media = png(pixels(channels), label="seven")
 
