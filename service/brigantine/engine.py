@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +38,8 @@ class Generation:
     seeds: Sequence[int]
     media: Sequence[Media]
     stages_s: Mapping[str, float]
+    batch_rows: int
+    """Rows in the largest batch that any of its rows ran in."""
 
 
 class Served:
@@ -58,6 +61,7 @@ class Served:
             threads=settings.threads if plugin.session.device == "cpu" else 1,
             max_batch=min(settings.max_batch, plugin.model.manifest.max_batch),
             queue_rows=settings.queue_rows,
+            queue_bytes=settings.queue_bytes,
             on_batch=on_batch,
         )
 
@@ -109,7 +113,7 @@ class Engine:
         return self._served[name]
 
     async def generate(
-        self, model: str, body: Mapping[str, Any], media_type: str | None = None
+        self, model: str, body: Mapping[str, Any], media_type: str | None = None, timeout_s: float = math.inf
     ) -> Generation:
         """Make what `body` asks for.
 
@@ -117,6 +121,7 @@ class Engine:
             model: the name of a model in service.
             body: the plugin's Params with the host's `n` and `seed`.
             media_type: one of the plugin's types, or None for its default.
+            timeout_s: how long the caller will wait; the setting `timeout_s` when that is less.
 
         Raises:
             ModelNotFound, NotReady, BadParams, NotAcceptable, QueueFull, DeadlineExceeded, GenerationFailed.
@@ -126,10 +131,14 @@ class Engine:
         in_flight = self.metrics.in_flight.labels(model)
         in_flight.inc()
         try:
-            generation = await self._generate(served, body, media_type)
+            within_s = min(timeout_s, self.settings.timeout_s)
+            generation = await self._generate(served, body, media_type, within_s)
             status = 200
         except BrigantineError as error:
             status = error.status
+            raise
+        except asyncio.CancelledError:
+            status = 499  # the client hung up; nginx's word for it
             raise
         finally:
             in_flight.dec()
@@ -137,14 +146,16 @@ class Engine:
         self._count(served, generation)
         return generation
 
-    async def _generate(self, served: Served, body: Mapping[str, Any], media_type: str | None) -> Generation:
+    async def _generate(
+        self, served: Served, body: Mapping[str, Any], media_type: str | None, within_s: float
+    ) -> Generation:
         begin = time.perf_counter()
         request = parse(served.request, body)
         wanted = served.media_type(media_type)
         seeds = request.seeds
         rows = await self._in_pool(lambda: [_prepare(served.plugin, request, seed) for seed in seeds])
         prepared = time.perf_counter()
-        batched = await self._scheduled(served, rows)
+        batched = await self._scheduled(served, rows, within_s)
         computed = time.perf_counter()
         media = await self._rendered(served.plugin, batched.rows, request, wanted)
         times = (prepared - begin, batched.queue_s, batched.compute_s, time.perf_counter() - computed)
@@ -155,17 +166,18 @@ class Engine:
             seeds=seeds,
             media=media,
             stages_s=dict(zip(STAGES, times, strict=True)),
+            batch_rows=batched.batch_rows,
         )
 
-    async def _scheduled(self, served: Served, rows: Sequence[Arrays]) -> Batched:
+    async def _scheduled(self, served: Served, rows: Sequence[Arrays], within_s: float) -> Batched:
         """The rows, generated; dropped from the queue when the deadline passes or the caller is cancelled."""
-        future = asyncio.wrap_future(served.scheduler.submit(rows))
+        future = asyncio.wrap_future(served.scheduler.submit(rows, within_s))
         try:
-            return await asyncio.wait_for(future, self.settings.timeout_s)
+            return await asyncio.wait_for(future, within_s)
         except asyncio.TimeoutError:
             raise DeadlineExceeded(
-                f"model {served.record.name!r} did not answer within {self.settings.timeout_s:g} s "
-                "(BRIGANTINE_TIMEOUT_S); ask for fewer at a time, or try again later"
+                f"model {served.record.name!r} did not answer within {within_s:g} s (BRIGANTINE_TIMEOUT_S or "
+                "X-Request-Timeout-Ms, the shorter of the two); ask for fewer at a time, or try again later"
             ) from None
 
     async def _rendered(

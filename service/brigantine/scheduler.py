@@ -41,6 +41,8 @@ class Batched(NamedTuple):
     """Seconds from submission until the first row was taken."""
     compute_s: float
     """Seconds from then until the last row was done."""
+    batch_rows: int
+    """Rows in the largest batch that any of them ran in."""
 
 
 @dataclass(eq=False, slots=True)
@@ -52,15 +54,21 @@ class _Job:
     done: dict[int, Arrays] = field(default_factory=dict[int, Arrays])
     submitted_s: float = field(default_factory=time.perf_counter)
     taken_s: float = 0.0
+    batch_rows: int = 0
 
-    def finish(self, index: int, row: Arrays) -> None:
+    @property
+    def row_bytes(self) -> int:
+        return sum(array.nbytes for array in self.rows[0].values())
+
+    def finish(self, index: int, row: Arrays, batch_rows: int) -> None:
         self.done[index] = row
+        self.batch_rows = max(self.batch_rows, batch_rows)
         if len(self.done) == len(self.rows):
             now = time.perf_counter()
             rows = [self.done[i] for i in range(len(self.rows))]
             self._settle(
                 lambda: self.future.set_result(
-                    Batched(rows, self.taken_s - self.submitted_s, now - self.taken_s)
+                    Batched(rows, self.taken_s - self.submitted_s, now - self.taken_s, self.batch_rows)
                 )
             )
 
@@ -86,6 +94,7 @@ class Scheduler:
         threads: how many batches run at the same time.
         max_batch: the most rows in a batch.
         queue_rows: the most rows that may wait.
+        queue_bytes: the most bytes of input that may wait.
         on_batch: told the rows and the seconds of each batch that ran.
     """
 
@@ -96,13 +105,17 @@ class Scheduler:
         threads: int,
         max_batch: int,
         queue_rows: int,
+        queue_bytes: int = 2**30,
         on_batch: Callable[[int, float], None] = lambda rows, seconds: None,
     ) -> None:
         self._generate = generate
         self._max_batch = max_batch
         self._queue_rows = queue_rows
+        self._queue_bytes = queue_bytes
         self._on_batch = on_batch
         self._queue: deque[_Ticket] = deque()
+        self._queued_bytes = 0
+        self._running = 0
         self._changed = threading.Condition()
         self._closed = False
         self._row_s = 0.0  # seconds that one thread needs for one row, smoothed over batches
@@ -117,24 +130,24 @@ class Scheduler:
         """Rows that wait for a thread."""
         return len(self._queue)
 
-    def submit(self, rows: Sequence[Arrays]) -> Future[Batched]:
+    def submit(self, rows: Sequence[Arrays], within_s: float = math.inf) -> Future[Batched]:
         """Queue a request's rows. Cancel the future to take back what no thread has taken yet.
 
+        Args:
+            rows: at least one, each named arrays without the batch axis.
+            within_s: how long the caller will wait. What cannot be done by then is refused now.
+
         Raises:
-            QueueFull: the rows do not fit; carries the seconds after which they may.
+            QueueFull: the rows do not fit, or not in time; carries the seconds after which they may.
             NotReady: the scheduler is closed.
         """
         job = _Job(rows)
         with self._changed:
             if self._closed:
                 raise NotReady("the service is stopping; send the request to another replica, or again later")
-            if len(self._queue) + len(rows) > self._queue_rows:
-                raise QueueFull(
-                    f"{len(self._queue)} rows wait and {len(rows)} more do not fit into a queue of "
-                    f"{self._queue_rows}; try again in {self._drain_s():.0f} s",
-                    self._drain_s(),
-                )
+            self._check_room(job, within_s)
             self._queue.extend((job, index) for index in range(len(rows)))
+            self._queued_bytes += job.row_bytes * len(rows)
             self._changed.notify(len(rows))
         job.future.add_done_callback(lambda future: self._forget(job) if future.cancelled() else None)
         return job.future
@@ -147,9 +160,28 @@ class Scheduler:
         for thread in self._threads:
             thread.join()
 
+    def _check_room(self, job: _Job, within_s: float) -> None:
+        rows, size = len(self._queue) + len(job.rows), self._queued_bytes + job.row_bytes * len(job.rows)
+        if rows > self._queue_rows or size > self._queue_bytes:
+            raise QueueFull(
+                f"{len(self._queue)} rows wait and {len(job.rows)} more do not fit into a queue of "
+                f"{self._queue_rows} rows and {self._queue_bytes} bytes; try again in {self._retry_after_s():.0f} s",
+                self._retry_after_s(),
+            )
+        # Measured on what ran last. An idle scheduler takes anything: a rate that was too low corrects itself.
+        busy = self._running or self._queue
+        if busy and (needed_s := self._seconds_for(rows)) > within_s:
+            raise QueueFull(
+                f"{len(self._queue)} rows wait; {len(job.rows)} more would be done in {needed_s:.2g} s, and the "
+                f"request waits {within_s:.2g} s; try again in {self._retry_after_s():.0f} s",
+                self._retry_after_s(),
+            )
+
     def _work(self) -> None:
         while tickets := self._take():
             self._run(tickets)
+            with self._changed:
+                self._running -= 1
 
     def _take(self) -> list[_Ticket]:
         """This thread's share of what waits, in order of arrival; empty when the scheduler is closed."""
@@ -158,6 +190,8 @@ class Scheduler:
                 self._changed.wait()
             share = math.ceil(len(self._queue) / len(self._threads))
             tickets = [self._queue.popleft() for _ in range(min(share, self._max_batch))]
+            self._queued_bytes -= sum(job.row_bytes for job, _ in tickets)
+            self._running += bool(tickets)
         now = time.perf_counter()
         for job, _ in tickets:
             job.taken_s = job.taken_s or now
@@ -173,7 +207,7 @@ class Scheduler:
             return
         self._measure(len(tickets), time.perf_counter() - begin)
         for (job, index), row in zip(tickets, rows, strict=True):
-            job.finish(index, row)
+            job.finish(index, row, len(tickets))
 
     def _bisect(self, tickets: list[_Ticket], error: Exception) -> None:
         jobs = {job for job, _ in tickets}
@@ -189,13 +223,17 @@ class Scheduler:
         latest = seconds / rows
         self._row_s = 0.9 * self._row_s + 0.1 * latest if self._row_s else latest
 
-    def _drain_s(self) -> float:
-        seconds = len(self._queue) * self._row_s / len(self._threads)
-        return min(max(1.0, math.ceil(seconds)), _MAX_RETRY_AFTER_S)
+    def _seconds_for(self, rows: int) -> float:
+        return rows * self._row_s / len(self._threads)
+
+    def _retry_after_s(self) -> float:
+        return min(max(1.0, math.ceil(self._seconds_for(len(self._queue)))), _MAX_RETRY_AFTER_S)
 
     def _forget(self, job: _Job) -> None:
         with self._changed:
-            self._queue = deque(ticket for ticket in self._queue if ticket[0] is not job)
+            kept = deque(ticket for ticket in self._queue if ticket[0] is not job)
+            self._queued_bytes -= job.row_bytes * (len(self._queue) - len(kept))
+            self._queue = kept
 
 
 def run_batch(generate: Generate, rows: Sequence[Arrays]) -> list[Arrays]:

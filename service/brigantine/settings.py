@@ -38,8 +38,10 @@ class Settings(BaseSettings):
     """The largest `n` of one request."""
     queue_rows: int = Field(default=1024, ge=1)
     """Rows that may wait for one model. Beyond it a request is answered 429 with Retry-After."""
+    queue_bytes: int = Field(default=268_435_456, ge=1024)
+    """Bytes of input that may wait for one model, as `queue_rows`."""
     timeout_s: float = Field(default=30.0, gt=0, le=3600)
-    """Seconds after which a request is answered 504 and its work dropped."""
+    """Seconds after which a request is answered 504 and its work dropped; `X-Request-Timeout-Ms` shortens it."""
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
     """The largest request body. Beyond it a request is answered 413."""
     access_log: bool = True

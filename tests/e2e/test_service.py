@@ -2,7 +2,9 @@
 
 import os
 import re
+import socket
 import subprocess
+import time
 from pathlib import Path
 
 import httpx
@@ -56,6 +58,26 @@ def test_metrics_count_over_the_worker_process(tmp_path: Path):
 
     assert re.search(r'brigantine_requests_total\{content="image",model="mnist",status="200"\} 3\.0', text)
     assert re.search(r'brigantine_outputs_total\{content="image",model="mnist"\} 6\.0', text)
+
+
+def test_a_client_that_hangs_up_is_forgotten(tmp_path: Path):
+    body = b'{"n": 128}'
+    with serving(tmp_path) as server:
+        url = httpx.URL(server.url)
+        for _ in range(5):
+            with socket.create_connection((url.host, url.port or 80)) as client:
+                head = f"POST /v1/models/mnist/generate HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+                client.sendall(head.encode() + body)
+        deadline = time.monotonic() + 10
+        while server.log.count(" 499 ") < 5 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        text = httpx.get(f"{server.url}/metrics").text
+
+        assert server.log.count(" 499 ") == 5
+        assert 'brigantine_requests_total{content="image",model="mnist",status="499"} 5.0' in text
+        assert 'brigantine_in_flight{model="mnist"} 0.0' in text
+        assert server.crashes == []
+    assert server.process.returncode == 0, "a request that was left hanging keeps the server from stopping"
 
 
 def test_a_stop_is_clean(tmp_path: Path):

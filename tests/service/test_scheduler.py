@@ -137,11 +137,45 @@ def test_rows_that_do_not_stack_are_run_apart(gated: tuple[Scheduler, Gate]):
 def test_a_full_queue_refuses_with_a_time_to_come_back(gated: tuple[Scheduler, Gate]):
     one, _ = gated
     one.submit(rows(*range(12)))
-    with pytest.raises(QueueFull, match="12 rows wait and 9 more do not fit into a queue of 20") as caught:
+    with pytest.raises(
+        QueueFull, match="12 rows wait and 9 more do not fit into a queue of 20 rows"
+    ) as caught:
         one.submit(rows(*range(9)))
 
     assert 1 <= (caught.value.retry_after_s or 0) <= 120
     assert one.waiting == 12
+
+
+def test_bytes_that_wait_are_bounded_too():
+    gate = Gate()
+    one = scheduler(gate, queue_bytes=100)
+    one.submit(rows(0))
+    assert gate.entered.wait(10)
+    one.submit([{"x": np.zeros(10)}])  # 80 bytes
+    with pytest.raises(QueueFull, match="and 100 bytes"):
+        one.submit([{"x": np.zeros(3)}])
+    gate.open.set()
+    one.close()
+
+
+def test_what_cannot_be_done_in_time_is_refused_now():
+    def slow(batch: Arrays) -> Arrays:
+        time.sleep(0.05 * len(batch["x"]))
+        return double(batch)
+
+    one = scheduler(slow)
+    one.submit(rows(1)).result(10)  # measures the rate
+    waiting = one.submit(rows(*range(8)))
+    with pytest.raises(QueueFull, match=r"would be done in .* and the request waits 0\.1 s"):
+        one.submit(rows(*range(4)), within_s=0.1)
+    assert answers(one.submit(rows(1), within_s=10).result(10).rows) == [2]
+    waiting.result(10)
+    while one._running:
+        time.sleep(0.01)
+    assert answers(one.submit(rows(1), within_s=0.001).result(10).rows) == [
+        2
+    ]  # an idle scheduler takes anything
+    one.close()
 
 
 def test_a_cancelled_request_frees_its_place_at_once(gated: tuple[Scheduler, Gate]):

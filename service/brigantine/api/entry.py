@@ -15,6 +15,8 @@ import uuid
 from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -60,6 +62,9 @@ class Entry:
         begin = time.perf_counter()
         try:
             await self._router(scope, receive, answer)
+        except ClientDisconnect:
+            # Nobody reads it, but BentoML's timeout layer around us keeps a task until the first byte of an answer.
+            await Response(status_code=499)(scope, receive, answer)
         except Exception as error:
             if answer.status:
                 raise  # too late for an error object: the connection must break

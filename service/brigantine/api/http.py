@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
 from starlette.datastructures import State
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from ..engine import Engine
+from ..engine import Engine, Generation, Served
 from ..errors import BadRequest, BodyTooLarge, BrigantineError, FieldError, NotReady
 from ..media import Media
 
-__all__ = ["Json", "b64", "engine_of", "error_response", "read_object"]
+__all__ = ["Json", "b64", "engine_of", "error_response", "generate", "read_object", "server_timing"]
 
 _DRAIN_BYTES = 268_435_456
 """How much of a too large body is read and thrown away, so that a client that is still sending gets its 413."""
@@ -91,6 +94,51 @@ def error_response(error: BrigantineError) -> Response:
         body["errors"] = [field._asdict() for field in errors]
     headers = {} if error.retry_after_s is None else {"Retry-After": f"{error.retry_after_s:.0f}"}
     return Json({"error": body}, error.status, headers)
+
+
+async def generate(
+    request: Request, served: Served, body: Mapping[str, Any], media_type: str | None
+) -> Generation:
+    """Run the engine for a client that may hang up: then the work is dropped from the queue at once.
+
+    Raises:
+        BadRequest: X-Request-Timeout-Ms is no positive number.
+        ClientDisconnect: the client has gone; there is nobody left to answer.
+    """
+    timeout_s = _timeout_s(request)
+    work = asyncio.ensure_future(engine_of(request).generate(served.record.name, body, media_type, timeout_s))
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise ClientDisconnect
+        return work.result()
+    finally:
+        work.cancel()
+        gone.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _timeout_s(request: Request) -> float:
+    sent = request.headers.get("x-request-timeout-ms")
+    if sent is None:
+        return math.inf
+    if not sent.isascii() or not sent.isdigit() or int(sent) == 0:
+        raise BadRequest(
+            f"X-Request-Timeout-Ms: expected a whole number of milliseconds over 0, got {sent!r}"
+        )
+    return int(sent) / 1000
+
+
+def server_timing(generation: Generation) -> dict[str, str]:
+    """The stages of a request as the header `Server-Timing` (https://www.w3.org/TR/server-timing/), in ms."""
+    stages = [f"{stage};dur={1e3 * seconds:.3f}" for stage, seconds in generation.stages_s.items()]
+    stages.append(f'batch;desc="{generation.batch_rows} rows"')
+    return {"server-timing": ", ".join(stages)}
 
 
 def b64(media: Media) -> str:

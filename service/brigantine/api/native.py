@@ -12,7 +12,8 @@ from starlette.routing import BaseRoute, Route
 from ..engine import Generation, Served
 from ..errors import NotAcceptable
 from ..registry import ModelRecord
-from .http import Json, b64, engine_of, read_object
+from . import http
+from .http import Json, b64, engine_of, read_object, server_timing
 
 __all__ = ["routes"]
 
@@ -43,7 +44,7 @@ async def generate(request: Request) -> Response:
         raise NotAcceptable(
             f"n: expected 1 for an answer in {wanted}, got {body['n']}; ask for application/json, or for one at a time"
         )
-    generation = await engine.generate(served.record.name, body, wanted)
+    generation = await http.generate(request, served, body, wanted)
     return _as_json(generation, served) if wanted is None else _as_bytes(generation)
 
 
@@ -118,11 +119,12 @@ def _as_json(generation: Generation, served: Served) -> Response:
             "content": served.plugin.content,
             "data": data,
             "stages_ms": {stage: round(1e3 * s, 3) for stage, s in generation.stages_s.items()},
-        }
+        },
+        headers=server_timing(generation),
     )
 
 
 def _as_bytes(generation: Generation) -> Response:
     [media], [seed] = generation.media, generation.seeds
     headers = {"content-type": media.type, "x-seed": str(seed), "x-model": generation.model}
-    return Response(media.body, headers=headers)
+    return Response(media.body, headers=headers | server_timing(generation))

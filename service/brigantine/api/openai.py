@@ -16,7 +16,7 @@ from starlette.routing import BaseRoute, Route
 from ..engine import Engine, Generation, Served
 from ..errors import BadParams, FieldError
 from ..request import parse
-from .http import Json, b64, engine_of, read_object
+from .http import Json, b64, engine_of, generate, read_object, server_timing
 
 __all__ = ["ImagesBody", "routes"]
 
@@ -58,7 +58,7 @@ async def images(request: Request) -> Response:
     params = {name: value for name, value in (body.model_extra or {}).items() if value is not None}
     if "prompt" not in served.request.model_fields:
         params.pop("prompt", None)  # required by OpenAI's schema, so every client sends one
-    return _answer(await engine.generate(served.record.name, params, media_type), media_type)
+    return _answer(await generate(request, served, params, media_type), media_type)
 
 
 def routes() -> list[BaseRoute]:
@@ -103,5 +103,6 @@ def _answer(generation: Generation, media_type: str) -> Response:
             "data": data,
             "output_format": media_type.partition("/")[2],
             "size": generation.media[0].info.get("size"),
-        }
+        },
+        headers=server_timing(generation),
     )

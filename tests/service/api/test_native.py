@@ -1,7 +1,9 @@
 import base64
 import io
+import time
 
 import pytest
+from brigantine.api import Host
 from PIL import Image
 from starlette.testclient import TestClient
 
@@ -18,6 +20,36 @@ def test_json_has_one_item_a_row_with_its_seed_and_what_it_is(client: TestClient
         assert (item["type"], item["label"], item["size"]) == ("image/png", "two", "8x8")
         assert Image.open(io.BytesIO(base64.b64decode(item["b64_json"]))).size == (8, 8)
     assert set(answer["stages_ms"]) == {"prepare", "queue", "compute", "encode"}
+
+
+def test_the_time_of_each_stage_is_in_the_header(client: TestClient):
+    timing = client.post(URL, json={"n": 3}).headers["server-timing"]
+
+    names = ["prepare", "queue", "compute", "encode", "batch"]
+    assert [part.split(";")[0] for part in timing.split(", ")] == names
+    assert " rows" in timing
+
+
+def test_a_client_may_wait_less_than_the_setting(client: TestClient, host: Host):
+    assert host.engine is not None
+    scheduler = host.engine.served("tiny").scheduler
+    run = scheduler._generate
+    scheduler._generate = lambda batch: time.sleep(0.3) or run(batch)
+
+    answer = client.post(URL, json={}, headers={"x-request-timeout-ms": "50"})
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
+    assert "within 0.05 s" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("sent", ["0", "-5", "soon", "1.5", "\u00b2"])
+def test_a_timeout_that_is_no_number_is_refused(client: TestClient, sent: str):
+    answer = client.post(URL, json={}, headers=[(b"x-request-timeout-ms", sent.encode("latin-1"))])
+
+    assert answer.status_code == 400
+    assert (
+        "X-Request-Timeout-Ms: expected a whole number of milliseconds" in answer.json()["error"]["message"]
+    )
 
 
 @pytest.mark.parametrize("accept", ["image/png", "image/webp", "image/jpeg", "image/webp;q=0.5, image/png"])
