@@ -15,7 +15,7 @@ import bentoml
 
 from .api import Entry, Host
 from .engine import Engine
-from .session import runtime
+from .session import Session, runtime
 from .settings import Settings
 from .store import Store
 
@@ -31,12 +31,15 @@ def preflight() -> Settings:
 
     Raises:
         SettingsInvalid: a variable is unknown or wrong.
-        RuntimeMissing: ONNX Runtime is missing, or installed twice.
+        RuntimeMissing: ONNX Runtime is missing, installed twice, or has no GPU and must have one.
         BrigantineError: the folder of models does not exist.
     """
     settings = Settings.read()
     runtime()
-    Store(settings.models_dir).find()
+    found = Store(settings.models_dir).find()
+    if settings.require_gpu:
+        for place in found.values():
+            Session.open(place.open(), require_gpu=True)
     return settings
 
 

@@ -216,6 +216,7 @@ class Engine:
                 served.plugin.session.device,
             )
             self.metrics.model_info.labels(*labels).set(1)
+            self.metrics.gpu_fallback.labels(name).set(served.plugin.session.fell_back)
 
 
 def _prepare(plugin: AnyPlugin, request: Request, seed: int) -> Arrays:

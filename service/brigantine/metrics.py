@@ -79,6 +79,12 @@ class Metrics:
             "digest",
             "device",
         )
+        self.gpu_fallback = gauge(
+            "brigantine_gpu_fallback",
+            "1 for a model that runs on the CPU although CUDA was to be had.",
+            "livemax",
+            "model",
+        )
         self.plugin_up = gauge(
             "brigantine_plugin_up",
             "1 for a plugin that serves, 0 for one that was rejected.",

@@ -169,7 +169,16 @@ def _check_params(plugin: type[AnyPlugin]) -> None:
 def _load(place: Found, plugins: dict[str, PluginRecord], settings: Settings) -> ModelRecord:
     try:
         model = place.open()
-        session = Session.open(model, device=settings.device)
+        session = Session.open(
+            model,
+            device=settings.device,
+            require_gpu=settings.require_gpu,
+            gpu_mem_limit_bytes=settings.gpu_mem_limit_bytes,
+        )
+        if session.fell_back:
+            log.warning(
+                "model %s runs on the CPU: this ONNX Runtime has CUDA, but could not use it", place.name
+            )
         plugin = _plugin_of(model, plugins)(model, session)
         _warm_up(plugin)
     except Exception as error:

@@ -1,19 +1,26 @@
-"""Session: runs a model's graph. The only file that imports onnxruntime."""
+"""Session: runs a model's graph. The only file that imports onnxruntime.
+
+On a CPU a batch of any size goes through as it is: padding would be computed like anything else. On a GPU batches are
+padded to a power of two, each of which has buffers on the device that stay where they are, and a CUDA graph that was
+recorded over them; only the rows that were asked for cross the bus on the way back.
+"""
 
 from __future__ import annotations
 
+import threading
 from importlib import metadata
 from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .errors import BrigantineError, ModelInvalid
 from .model import Arrays, Model, TensorSpec
 
-__all__ = ["Device", "RuntimeMissing", "Session", "runtime"]
+__all__ = ["Buckets", "Device", "RuntimeMissing", "Session", "runtime"]
 
-Device = Literal["auto", "cpu", "cuda"]
+Device = Literal["auto", "cpu"]
 
 _DTYPES = {
     "tensor(bool)": "bool",
@@ -28,7 +35,7 @@ _DTYPES = {
 
 
 class RuntimeMissing(BrigantineError):
-    """ONNX Runtime is not installed, or two builds of it lie on top of each other."""
+    """ONNX Runtime is not installed, two builds of it lie on top of each other, or the GPU cannot be used."""
 
     code = "runtime_missing"
 
@@ -59,72 +66,168 @@ def runtime() -> ModuleType:
 class Session:
     """A model's graph, ready to run on one device. `run` may be called from several threads at once."""
 
-    def __init__(self, model: Model, engine: Any) -> None:
+    def __init__(
+        self, model: Model, engine: Any, buckets: Buckets | None = None, fell_back: bool = False
+    ) -> None:
         self.model = model
+        self.fell_back = fell_back
+        """True when ONNX Runtime has CUDA but could not use it: a GPU was there to be had, and the CPU runs."""
         self._engine = engine
+        self._buckets = buckets
         self._outputs = [spec.name for spec in model.manifest.outputs]
 
     @classmethod
-    def open(cls, model: Model, threads: int = 1, device: Device = "auto") -> Session:
-        """Load `model.onnx` and check its tensors against the manifest.
+    def open(
+        cls,
+        model: Model,
+        threads: int = 1,
+        device: Device = "auto",
+        require_gpu: bool = False,
+        gpu_mem_limit_bytes: int = 0,
+    ) -> Session:
+        """Load `model.onnx`, check its tensors against the manifest, and on a GPU warm up every bucket.
 
         Args:
             model: a verified model folder.
-            threads: threads inside one run. With 1, the CPU provider gives the same bits for a row
-                whatever else is in its batch; parallelism comes from running several batches at once.
+            threads: threads inside one run on a CPU. With 1 a row's bits do not depend on its batch.
             device: `auto` takes a CUDA device when there is one.
+            require_gpu: raise instead of running on a CPU.
+            gpu_mem_limit_bytes: the most device memory for this model's activations; 0 sets no limit.
 
         Raises:
             ModelInvalid: the graph cannot be loaded, or is not what the manifest says.
-            RuntimeMissing: see `runtime`; or `device="cuda"` and ONNX Runtime cannot use one.
+            RuntimeMissing: see `runtime`; or a GPU is required and cannot be used.
         """
         ort = runtime()
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # A waiting thread must sleep: an idle service costs nothing.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
-        try:
-            engine = ort.InferenceSession(str(model.graph), options, providers=_providers(ort, device))
-        except Exception as error:
-            raise ModelInvalid(f"{model.graph}: ONNX Runtime cannot load it: {error}") from error
-        session = cls(model, engine)
-        if device == "cuda" and session.device != "cuda":
+        cuda = device == "auto" and "CUDAExecutionProvider" in ort.get_available_providers()
+        providers = _providers(ort, gpu_mem_limit_bytes) if cuda else ["CPUExecutionProvider"]
+        engine = _load(ort, model, providers, threads)
+        on_gpu = engine.get_providers()[0] == "CUDAExecutionProvider"
+        if require_gpu and not on_gpu:
             raise RuntimeMissing(
-                f"device cuda was asked for, but ONNX Runtime {ort.__version__} runs {model.name} on the "
-                f"{session.device}. Install `onnxruntime-gpu[cuda,cudnn]` and check the driver, or use device auto"
+                f"a GPU is required, but ONNX Runtime {ort.__version__} runs {model.name} on the CPU. Install "
+                "`onnxruntime-gpu[cuda,cudnn]` instead of onnxruntime and check the driver with nvidia-smi, or "
+                "unset BRIGANTINE_REQUIRE_GPU"
             )
-        session._check(engine.get_inputs(), model.manifest.inputs, "input")
-        session._check(engine.get_outputs(), model.manifest.outputs, "output")
-        return session
+        _check(model, engine.get_inputs(), model.manifest.inputs, "input")
+        _check(model, engine.get_outputs(), model.manifest.outputs, "output")
+        buckets = Buckets(ort, engine, model, "cuda") if on_gpu and Buckets.fit(model) else None
+        return cls(model, engine, buckets, fell_back=cuda and not on_gpu)
 
     @property
     def device(self) -> str:
         """Where the graph really runs: `cuda` or `cpu`. Asking for a GPU is not the same as getting one."""
         return "cuda" if self._engine.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
 
-    def run(self, arrays: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+    def run(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
         """Run the graph on a batch: named arrays [N, ...] in, named arrays [N, ...] out."""
+        if self._buckets is not None:
+            return self._buckets.run(arrays)
         values = self._engine.run(self._outputs, dict(arrays))
         return dict(zip(self._outputs, values, strict=True))
 
-    def _check(self, nodes: Any, specs: tuple[TensorSpec, ...], kind: str) -> None:
-        found = {node.name: _DTYPES.get(node.type, node.type) for node in nodes}
-        stated = {spec.name: spec.dtype for spec in specs}
-        if found != stated:
-            raise ModelInvalid(
-                f"{self.model.path}: the manifest states the {kind}s {stated}, the graph has {found}; "
-                f"export and publish the model again"
-            )
+
+class Buckets:
+    """Batches of 1, 2, 4 ... up to the model's largest, each with its own buffers on the device."""
+
+    def __init__(self, ort: ModuleType, engine: Any, model: Model, device: str) -> None:
+        largest = model.manifest.max_batch
+        self._sizes = [1 << power for power in range(largest.bit_length()) if 1 << power < largest] + [
+            largest
+        ]
+        self._lock = threading.Lock()  # a recorded graph has one set of addresses
+        self._buckets: dict[int, _Bucket] = {}
+        for size in reversed(self._sizes):  # the largest first: the arena then has room for all others
+            bucket = self._buckets[size] = _Bucket(ort, engine, model, device, size)
+            bucket.warm_up()
+
+    @staticmethod
+    def fit(model: Model) -> bool:
+        """Whether all dimensions but the batch are fixed, as buffers that stay in place must be."""
+        specs = (*model.manifest.inputs, *model.manifest.outputs)
+        return all(isinstance(size, int) for spec in specs for size in spec.shape[1:])
+
+    def run(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
+        """As `Session.run`; a batch over the largest bucket is run in parts."""
+        rows = len(next(iter(arrays.values())))
+        parts: list[dict[str, NDArray[Any]]] = []
+        with self._lock:
+            for start in range(0, rows, self._sizes[-1]):
+                part = {name: values[start : start + self._sizes[-1]] for name, values in arrays.items()}
+                size = len(next(iter(part.values())))
+                parts.append(self._buckets[next(s for s in self._sizes if s >= size)].run(part, size))
+        return parts[0] if len(parts) == 1 else {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
 
 
-def _providers(ort: ModuleType, device: Device) -> list[str]:
-    wanted = ["CPUExecutionProvider"]
-    if device != "cpu" and "CUDAExecutionProvider" in ort.get_available_providers():
-        ort.preload_dlls()  # CUDA and cuDNN from their wheels, so that no system-wide install is needed
-        wanted.insert(0, "CUDAExecutionProvider")
-    return wanted
+class _Bucket:
+    """One batch size: its buffers, bound once, and on CUDA the graph that is recorded at the first run."""
+
+    def __init__(self, ort: ModuleType, engine: Any, model: Model, device: str, size: int) -> None:
+        def buffer(spec: TensorSpec) -> Any:
+            shape = [size, *spec.shape[1:]]
+            return ort.OrtValue.ortvalue_from_shape_and_type(shape, np.dtype(spec.dtype), device, 0)
+
+        self._engine = engine
+        self._binding = engine.io_binding()
+        self._inputs = {spec.name: buffer(spec) for spec in model.manifest.inputs}
+        self._outputs = {spec.name: buffer(spec) for spec in model.manifest.outputs}
+        # What the rows are copied into, so that the copy to the device is one, and padding is zero.
+        self._staging = {
+            spec.name: np.zeros([size, *map(int, spec.shape[1:])], spec.dtype)
+            for spec in model.manifest.inputs
+        }
+        for name, value in self._inputs.items():
+            self._binding.bind_ortvalue_input(name, value)
+        for name, value in self._outputs.items():
+            self._binding.bind_ortvalue_output(name, value)
+        self._options = ort.RunOptions()
+        if device == "cuda":
+            self._options.add_run_config_entry("gpu_graph_id", str(size))
+
+    def warm_up(self) -> None:
+        """Two runs on zeros (fresh device memory holds anything): the first allocates, the second is recorded."""
+        for name, staging in self._staging.items():
+            self._inputs[name].update_inplace(staging)
+        for _ in range(2):
+            self._engine.run_with_iobinding(self._binding, self._options)
+
+    def run(self, arrays: Arrays, rows: int) -> dict[str, NDArray[Any]]:
+        for name, staging in self._staging.items():
+            staging[:rows] = arrays[name]
+            staging[rows:] = 0
+            self._inputs[name].update_inplace(staging)
+        self._engine.run_with_iobinding(self._binding, self._options)
+        return {name: value.numpy()[:rows].copy() for name, value in self._outputs.items()}
+
+
+def _load(ort: ModuleType, model: Model, providers: list[Any], threads: int) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # an idle service costs nothing
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(str(model.graph), options, providers=providers)
+    except Exception as error:
+        raise ModelInvalid(f"{model.graph}: ONNX Runtime cannot load it: {error}") from error
+
+
+def _providers(ort: ModuleType, gpu_mem_limit_bytes: int) -> list[Any]:
+    ort.preload_dlls()  # CUDA and cuDNN from their wheels, so that no system-wide install is needed
+    options: dict[str, str | int] = {"arena_extend_strategy": "kSameAsRequested", "enable_cuda_graph": 1}
+    if gpu_mem_limit_bytes:
+        options["gpu_mem_limit"] = gpu_mem_limit_bytes
+    return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]
+
+
+def _check(model: Model, nodes: Any, specs: tuple[TensorSpec, ...], kind: str) -> None:
+    found = {node.name: _DTYPES.get(node.type, node.type) for node in nodes}
+    stated = {spec.name: spec.dtype for spec in specs}
+    if found != stated:
+        raise ModelInvalid(
+            f"{model.path}: the manifest states the {kind}s {stated}, the graph has {found}; "
+            f"export and publish the model again"
+        )
 
 
 def _installed(distribution: str) -> bool:

@@ -26,8 +26,12 @@ class Settings(BaseSettings):
     """A folder with one model in each sub-folder, searched before BentoML's model store."""
     default_model: str = ""
     """The model of a request that names none. Empty: the first one, by name, of the content that is asked for."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where graphs run. `auto` takes a CUDA device when there is one; `cuda` refuses to start without one."""
+    device: Literal["auto", "cpu"] = "auto"
+    """Where graphs run. `auto` takes a CUDA device when there is one."""
+    require_gpu: bool = False
+    """Refuse to start when a model would run on a CPU."""
+    gpu_mem_limit_bytes: int = Field(default=0, ge=0)
+    """The most device memory for each model's activations; 0 sets no limit."""
     threads: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, le=256)
     """Inference threads of each model on a CPU, each running its own batch. On a GPU it is one."""
     encoders: int = Field(default=2, ge=1, le=64)

@@ -93,6 +93,7 @@ def test_a_stop_is_clean(tmp_path: Path):
     [
         ({"BRIGANTINE_THREAD": "2"}, "BRIGANTINE_THREAD: no such setting; did you mean BRIGANTINE_THREADS?"),
         ({"BRIGANTINE_DEVICE": "tpu"}, "BRIGANTINE_DEVICE: "),
+        ({"BRIGANTINE_REQUIRE_GPU": "1"}, "a GPU is required, but ONNX Runtime"),
         ({"BRIGANTINE_MODELS_DIR": "/nowhere"}, "BRIGANTINE_MODELS_DIR: expected a folder, got /nowhere"),
     ],
 )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from brigantine.errors import ModelInvalid
 from brigantine.model import Model
-from brigantine.session import RuntimeMissing, Session, runtime
+from brigantine.session import Buckets, RuntimeMissing, Session, runtime
 
 from tests.tiny import SIDE, Z_DIM, tiny_model
 
@@ -45,13 +45,48 @@ def test_a_file_that_is_no_graph_is_refused(tmp_path: Path):
         Session.open(Model.open(path))
 
 
-def test_a_gpu_that_is_not_there_is_not_replaced_in_silence(tmp_path: Path):
+def test_a_required_gpu_that_is_not_there_is_not_replaced_in_silence(tmp_path: Path):
     import onnxruntime
 
-    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+    if onnxruntime.get_device() == "GPU":
         pytest.skip("needs a build of ONNX Runtime without CUDA; this environment has onnxruntime-gpu")
-    with pytest.raises(RuntimeMissing, match="device cuda was asked for, but"):
-        Session.open(Model.open(tiny_model(tmp_path)), device="cuda")
+    with pytest.raises(RuntimeMissing, match=r"a GPU is required, but ONNX Runtime .* runs tiny on the CPU"):
+        Session.open(Model.open(tiny_model(tmp_path)), require_gpu=True)
+
+
+@pytest.fixture
+def buckets(tmp_path: Path) -> tuple[Session, Buckets]:
+    """What a GPU gets, with its buffers on the CPU: batches of 1, 2, 4 and 6."""
+    import onnxruntime
+
+    model = Model.open(tiny_model(tmp_path, max_batch=6))
+    engine = onnxruntime.InferenceSession(model.graph, providers=["CPUExecutionProvider"])
+    assert Buckets.fit(model)
+    return Session.open(model), Buckets(onnxruntime, engine, model, "cpu")
+
+
+@pytest.mark.parametrize("sizes", [[1, 2, 3, 4, 5, 6], [6, 1, 5, 2], [7, 13, 12]])
+def test_padded_batches_give_what_plain_ones_give(buckets: tuple[Session, Buckets], sizes: list[int]):
+    plain, padded = buckets
+    for size in sizes:
+        image = padded.run(batch(size))["image"]
+        assert np.array_equal(image, plain.run(batch(size))["image"])
+
+
+def test_an_answer_is_not_overwritten_by_the_next(buckets: tuple[Session, Buckets]):
+    plain, padded = buckets
+    first = padded.run(batch(3))["image"]
+    padded.run(
+        {name: values + 1 for name, values in batch(3).items() if name == "z"} | {"label": np.zeros(3, int)}
+    )
+
+    assert np.array_equal(first, plain.run(batch(3))["image"])
+
+
+def test_a_model_with_another_dynamic_dimension_has_no_buckets(tmp_path: Path):
+    outputs = [{"name": "image", "dtype": "uint8", "shape": ["batch", "height", 8, 1]}]
+
+    assert not Buckets.fit(Model.open(tiny_model(tmp_path, outputs=outputs)))
 
 
 def fake_distribution(folder: Path, name: str) -> None:

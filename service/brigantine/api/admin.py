@@ -33,11 +33,13 @@ async def livez(request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """Every model that can be served has run its warm-up, and there is at least one."""
     registry = engine_of(request).registry
-    serving = [name for name, record in registry.models.items() if record.state == "serving"]
+    serving = {name: record.plugin.session for name, record in registry.models.items() if record.plugin}
     rejected = {name: record.reason for name, record in registry.models.items() if record.state == "rejected"}
     if not serving:
         raise NotReady(f"no model can be served: {rejected or 'none was found; publish one and restart'}")
-    return Json({"status": "ready", "models": serving, "rejected": rejected})
+    devices = {name: session.device for name, session in serving.items()}
+    fallbacks = [name for name, session in serving.items() if session.fell_back]
+    return Json({"status": "ready", "models": devices, "gpu_fallback": fallbacks, "rejected": rejected})
 
 
 async def metrics(request: Request) -> Response:

@@ -7,7 +7,12 @@ from starlette.testclient import TestClient
 
 def test_ready_names_the_models(client: TestClient):
     assert client.get("/livez").json() == {"status": "alive"}
-    assert client.get("/readyz").json() == {"status": "ready", "models": ["tiny"], "rejected": {}}
+    assert client.get("/readyz").json() == {
+        "status": "ready",
+        "models": {"tiny": "cpu"},
+        "gpu_fallback": [],
+        "rejected": {},
+    }
 
 
 def test_not_ready_when_no_model_can_be_served(client: TestClient, host: Host):
