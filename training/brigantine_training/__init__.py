@@ -1,0 +1,1 @@
+"""Train a generator, judge it, export it to ONNX. Needs the extra `train`."""

@@ -1,0 +1,168 @@
+"""What one training run does: a frozen, typed configuration, read from a preset and from `--set key=value`."""
+
+import difflib
+import os
+import sys
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from .errors import ConfigError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib  # pyright: ignore[reportMissingImports]
+
+_PACKAGE = Path(__file__).resolve().parent
+PRESET_FOLDERS = (_PACKAGE / "presets", _PACKAGE.parent / "presets")
+"""Where presets lie by name: in the wheel, and in a checkout."""
+
+
+class Config(BaseModel):
+    """One experiment. A preset holds only what differs from these defaults, which are the
+    recipe of the preset `mnist`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    dataset: Literal["mnist"]
+    """What to train on; read from `--data-dir`. The one field without a default."""
+
+    generator: Literal["dcgan", "mlp"] = "dcgan"
+    """Architecture of the generator: `networks/dcgan.py` or `networks/mlp.py`."""
+    generator_width: int = Field(32, ge=1, le=1024)
+    """Channels of the last hidden layer but one are twice this (dcgan); the narrowest hidden layer (mlp)."""
+    discriminator: Literal["residual", "dcgan", "mlp"] = "residual"
+    """Architecture of the discriminator: a file of `networks/`."""
+    discriminator_width: int = Field(32, ge=1, le=1024)
+    """Channels of its first layer (residual, dcgan); units of its last hidden layer (mlp)."""
+    discriminator_dropout: float = Field(0.3, ge=0, lt=1)
+    """Share of hidden units dropped in the mlp discriminator; the others have no dropout."""
+    z_dim: int = Field(100, ge=1, le=4096)
+    """Numbers in one noise vector."""
+    label_dim: int = Field(10, ge=1, le=1024)
+    """Numbers in the generator's embedding of a label."""
+
+    loss: Literal["relativistic", "non-saturating"] = "relativistic"
+    """Relativistic pairing with R1 and R2 (R3GAN), or the classic non-saturating cross-entropy."""
+    gamma_start: float = Field(0.1, ge=0)
+    """Weight of R1 + R2 at the start. Under 0.05 the relativistic loss has been seen to collapse."""
+    gamma_end: float = Field(0.05, ge=0)
+    """Weight of R1 + R2 at the end of the budget (cosine)."""
+
+    batch_images: int = Field(64, ge=2, le=65536)
+    """Real images in one step."""
+    learning_rate: float = Field(1e-3, gt=0)
+    """Adam's rate at the start, for both networks."""
+    learning_rate_final: float = Field(0.1, gt=0, le=1)
+    """What is left of the rate at the end of the budget, as a share of the start (cosine). Never zero."""
+    adam_beta1: float = Field(0.5, ge=0, lt=1)
+    adam_beta2_start: float = Field(0.9, ge=0, lt=1)
+    adam_beta2_end: float = Field(0.99, ge=0, lt=1)
+    """Adam's second-moment memory grows along a cosine: fast at first, steady at the end."""
+    ema_decay: float = Field(0.9995, ge=0, lt=1)
+    """Most memory of the averaged weights per step. Warm-up keeps it under (1+t)/(10+t), so that the average
+    always spans about the last eighth of the run."""
+
+    budget_seconds: float | None = Field(600.0, gt=0)
+    """Wall-clock seconds of training; every schedule is a share of it."""
+    budget_steps: int | None = Field(None, ge=1)
+    """Steps of training. With both budgets the one that is further spent decides."""
+
+    seed: int = Field(0, ge=0, lt=2**63)
+    threads: int = Field(0, ge=0, le=1024)
+    """CPU threads; 0 takes all cores of this process up to four (small networks gain nothing from more)."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """`auto` takes CUDA when there is one."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """`auto` takes bfloat16 where the hardware multiplies it (avx512_bf16, AMX, CUDA from Ampere on)."""
+
+    log_every_seconds: float = Field(10.0, gt=0)
+    sample_every_seconds: float = Field(60.0, gt=0)
+    checkpoint_every_seconds: float = Field(120.0, gt=0)
+
+    def changed(self, **changes: Any) -> "Config":
+        """This configuration with some fields changed, validated again."""
+        return make_config({**self.model_dump(), **changes}, "the changed configuration")
+
+
+RESUMABLE = frozenset({
+    "budget_seconds", "budget_steps", "threads", "device",
+    "log_every_seconds", "sample_every_seconds", "checkpoint_every_seconds",
+})  # fmt: skip
+"""Fields that a resumed run may change; any other would make it another experiment."""
+
+
+def make_config(values: dict[str, Any], source: str) -> Config:
+    """Validate `values`; `source` is named in the error.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest known one) or a value out of its bounds.
+    """
+    known = sorted(Config.model_fields)
+    for key in values:
+        if key not in Config.model_fields:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{source}: unknown key {key!r}.{hint} Known keys: {', '.join(known)}.")
+    try:
+        config = Config(**values)
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(map(str, e['loc']))}: {e['msg']}"
+            + ("" if e["type"] == "missing" else f", got {e['input']!r}")
+            for e in error.errors()
+        ]
+        raise ConfigError(f"{source}: " + "; ".join(lines)) from None
+    if config.budget_seconds is None and config.budget_steps is None:
+        raise ConfigError(f"{source}: no budget. Set budget_seconds or budget_steps, so that training ends.")
+    return config
+
+
+def find_preset(preset: str) -> Path:
+    """The file of a preset, which is a path ending in .toml or the name of one that is shipped.
+
+    Raises:
+        ConfigError: no such file; names the shipped presets.
+    """
+    if preset.endswith(".toml") or os.sep in preset:
+        path = Path(preset)
+        if path.is_file():
+            return path
+        raise ConfigError(f"preset {preset!r}: no such file.")
+    shipped = {path.stem: path for folder in PRESET_FOLDERS for path in sorted(folder.glob("*.toml"))}
+    if preset in shipped:
+        return shipped[preset]
+    raise ConfigError(
+        f"preset {preset!r}: no such preset. Known: {', '.join(sorted(shipped))}; or give a path ending in .toml."
+    )
+
+
+def read_preset(preset: str) -> dict[str, Any]:
+    """The differences from the defaults that a preset holds.
+
+    Raises:
+        ConfigError: no such preset, or it is not TOML.
+    """
+    path = find_preset(preset)
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"preset {path}: not TOML: {error}") from None
+
+
+def parse_setting(setting: str) -> tuple[str, Any]:
+    """One `key=value` of the command line; the value is read as TOML, and as plain text where it is none.
+
+    Raises:
+        ConfigError: there is no `=` in it.
+    """
+    key, equals, text = setting.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {setting!r}: expected key=value, for example --set batch_images=128.")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    return key.strip(), value

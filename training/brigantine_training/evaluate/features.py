@@ -1,0 +1,127 @@
+"""The feature space of the scores: a classifier trained once for each data set, then kept.
+
+Kept under the user's cache folder, by the checksum of the data and of the recipe: other data or
+another recipe is another file, so a score is never read in the wrong space. Another machine rounds
+otherwise and trains a slightly different classifier: compare scores by the floor beside them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import torch
+from platformdirs import user_cache_dir
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor, nn
+
+from ..data import Dataset
+from ..networks.classifier import Classifier
+from .augment import augmented
+
+__all__ = ["Recipe", "cache_folder", "classifier_of", "features_of", "kept", "scaled"]
+
+_BATCH = 500
+"""Images through the network at once when it does not learn."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the classifier is trained. Any change here makes a new feature space, and scores that do not
+    compare with those of the old one."""
+
+    version: int = 1
+    """Raise it when the network or the augmentation changes."""
+    epochs: int = 4
+    batch: int = 256
+    learning_rate: float = 4e-3
+    """The peak of a one-cycle schedule."""
+    weight_decay: float = 0.02
+    seed: int = 0
+
+    def key(self, dataset: Dataset) -> str:
+        """What the cached files of this recipe on this data are named by."""
+        identity = json.dumps([asdict(self), dataset.sha256], sort_keys=True)
+        return f"{dataset.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+
+
+def cache_folder() -> Path:
+    """Where classifiers and reference features are kept: `$XDG_CACHE_HOME/brigantine` or its like."""
+    return Path(user_cache_dir("brigantine")) / "evaluate"
+
+
+def classifier_of(dataset: Dataset, recipe: Recipe, console: Console) -> Classifier:
+    """The data set's classifier, in eval mode: from the cache, or trained now (some two minutes)."""
+    classifier = _untrained(dataset, recipe)
+    file = f"classifier-{recipe.key(dataset)}.pt"
+    classifier.load_state_dict(kept(file, lambda: _trained(dataset, recipe, console).state_dict()))
+    return classifier.eval()
+
+
+def features_of(classifier: Classifier, images: Tensor) -> Tensor:
+    """Images uint8 [N, C, H, W] to features float32 [N, D]. Float32 throughout: scores must repeat."""
+    with torch.inference_mode():
+        return torch.cat([classifier.features(scaled(batch)) for batch in images.split(_BATCH)])
+
+
+def scaled(images: Tensor) -> Tensor:
+    """uint8 [N, C, H, W] to float32 in -1..1, laid out as the convolutions are fastest on a CPU."""
+    return images.float().div_(127.5).sub_(1).contiguous(memory_format=torch.channels_last)
+
+
+def kept(name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The tensors of the cached file `name`; made and written first when there is none."""
+    path = cache_folder() / name
+    if path.is_file():
+        return torch.load(path, weights_only=True)
+    tensors = make()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with NamedTemporaryFile(dir=path.parent, delete=False) as file:
+        torch.save(tensors, file)
+    os.replace(file.name, path)  # whole or not at all: a second run may be reading
+    return tensors
+
+
+def _untrained(dataset: Dataset, recipe: Recipe) -> Classifier:
+    # The first weights must not depend on what ran before, nor disturb what runs after.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        network = Classifier(dataset.image_shape, len(dataset.labels))
+    return network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue] - torch's stub lacks it
+
+
+def _trained(dataset: Dataset, recipe: Recipe, console: Console) -> Classifier:
+    classifier = _untrained(dataset, recipe).train()
+    rng = torch.Generator().manual_seed(recipe.seed)
+    steps = recipe.epochs * (len(dataset.train_images) // recipe.batch)
+    optimizer = torch.optim.AdamW(
+        classifier.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
+    )
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, recipe.learning_rate, total_steps=steps, pct_start=0.25
+    )
+    batches = _batches(dataset, recipe, rng)
+    label = f"training the evaluation classifier of {dataset.name} (once)"
+    for images, labels in track(batches, label, total=steps, console=console, transient=True):
+        loss = nn.functional.cross_entropy(classifier(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    return classifier
+
+
+def _batches(dataset: Dataset, recipe: Recipe, rng: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    """Augmented images float32 [B, C, H, W] in -1..1 with their labels int64 [B], epoch after epoch."""
+    whole = len(dataset.train_images) // recipe.batch * recipe.batch
+    for _ in range(recipe.epochs):
+        order = torch.randperm(len(dataset.train_images), generator=rng)[:whole]
+        for chosen in order.split(recipe.batch):
+            images = augmented(dataset.train_images[chosen].float() / 255, rng) * 2 - 1
+            yield images.contiguous(memory_format=torch.channels_last), dataset.train_labels[chosen]

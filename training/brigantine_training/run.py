@@ -1,0 +1,216 @@
+"""The folder of one training run: what it was asked, what it said on the way, and where it stands."""
+
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from .config import Config, make_config
+from .errors import RunError
+from .networks import Generator, build_generator
+from .torchvision_guard import utils
+
+CONFIG, LOG, RECORD, CHECKPOINT = "config.json", "log.jsonl", "run.json", "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """One line of log.jsonl: where the run stands, with means since the line before."""
+
+    step: int
+    images_seen: int
+    seconds: float
+    progress: float
+    """Share of the budget that is spent, 0..1."""
+    loss_discriminator: float
+    loss_generator: float
+    penalty: float
+    """R1 + R2, before its weight gamma."""
+    learning_rate: float
+    gamma: float
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """run.json: how this run came about and what it has used so far."""
+
+    command: str
+    """The command line; of a resumed run all of them, one a line."""
+    seconds: float
+    steps: int
+    images_seen: int
+    commit: str
+    versions: dict[str, str]
+    """Of Python, torch, torchvision and brigantine."""
+    seed: int
+    device: str
+    precision: str
+    threads: int
+    dataset: str
+    dataset_sha256: str
+    parameters_generator: int
+    parameters_discriminator: int
+
+
+class RunFolder:
+    """Reads and writes one run. Made by `create` or `resume`."""
+
+    def __init__(self, path: Path, last_step: int) -> None:
+        self.path = path
+        self._board = SummaryWriter(str(path / "tensorboard"), purge_step=last_step + 1)
+
+    @classmethod
+    def create(cls, path: Path, config: Config) -> "RunFolder":
+        """A new run in a folder that is absent or empty.
+
+        Raises:
+            RunError: there is something in it already.
+        """
+        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(
+                f"run folder {path}: expected none, or an empty one, and it has content. Add --resume to go on with "
+                "the run that is in it, or give another --out."
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        _write_config(path, config)
+        return cls(path, last_step=0)
+
+    @classmethod
+    def resume(cls, path: Path, config: Config, last_step: int) -> "RunFolder":
+        """The run in `path`, its log cut back to `last_step`, the step of the checkpoint that is gone on from.
+
+        `config` replaces the stored one, so that a new budget holds for the next resumption too.
+        """
+        _write_config(path, config)
+        log = path / LOG
+        if log.is_file():
+            lines = [
+                line for line in log.read_text().splitlines(True) if json.loads(line)["step"] <= last_step
+            ]
+            _write_atomically(log, "".join(lines).encode())
+        return cls(path, last_step)
+
+    def write_log(self, line: LogLine) -> None:
+        """Append to log.jsonl and to TensorBoard."""
+        values = asdict(line)
+        with (self.path / LOG).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(values) + "\n")
+        for name, value in values.items():
+            if name != "step":
+                self._board.add_scalar(name, value, line.step)
+
+    def write_samples(self, images: Tensor, step: int) -> Path:
+        """Draw `images` [N, C, H, W], 0..1, ten in a row, as samples-<step>.png and in TensorBoard."""
+        grid = utils.make_grid(images, nrow=10, padding=2, pad_value=0.5)  # [3, h, w]
+        path = self.path / f"samples-{step:07d}.png"
+        utils.save_image(grid, path)
+        self._board.add_image("samples", grid, step)
+        return path
+
+    def write_checkpoint(self, state: dict[str, Any], record: RunRecord) -> None:
+        """Put `state` and `record` in place of the last ones; a crash half-way leaves those as they were."""
+        temporary = self.path / f"{CHECKPOINT}.tmp"
+        torch.save(state, temporary)
+        os.replace(temporary, self.path / CHECKPOINT)
+        _write_atomically(self.path / RECORD, (json.dumps(asdict(record), indent=2) + "\n").encode())
+
+    def close(self) -> None:
+        """Flush what TensorBoard still holds."""
+        self._board.close()
+
+
+def _write_config(path: Path, config: Config) -> None:
+    _write_atomically(path / CONFIG, (config.model_dump_json(indent=2) + "\n").encode())
+
+
+def _write_atomically(path: Path, body: bytes) -> None:
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(body)
+    os.replace(temporary, path)
+
+
+def read_config(path: Path) -> Config:
+    """The configuration of the run in `path`.
+
+    Raises:
+        RunError: there is no run in it.
+    """
+    file = path / CONFIG
+    if not file.is_file():
+        raise RunError(f"run folder {path}: expected a run, and there is no {CONFIG} in it. Check the path.")
+    return make_config(json.loads(file.read_text()), str(file))
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The last checkpoint of the run in `path`, on the CPU.
+
+    Raises:
+        RunError: there is none yet, or it is damaged.
+    """
+    file = path / CHECKPOINT
+    if not file.is_file():
+        raise RunError(
+            f"run folder {path}: no {CHECKPOINT} in it yet. Start the run again in another folder."
+        )
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise RunError(f"checkpoint {file}: damaged, cannot be read: {error}") from error
+
+
+def read_record(path: Path) -> RunRecord:
+    """run.json of the run in `path`.
+
+    Raises:
+        RunError: there is none yet.
+    """
+    file = path / RECORD
+    if not file.is_file():
+        raise RunError(f"run folder {path}: no {RECORD} in it yet; it is written with the first checkpoint.")
+    return RunRecord(**json.loads(file.read_text()))
+
+
+def load_generator(run_dir: Path) -> tuple[Generator, Config]:
+    """The averaged generator of a run, ready to draw on the CPU, and the run's configuration.
+
+    Raises:
+        RunError: no run in `run_dir`, no checkpoint yet, or a damaged one.
+    """
+    config = read_config(run_dir)
+    state = read_checkpoint(run_dir)
+    generator = build_generator(config, state["classes"], tuple(state["image_shape"]))
+    generator.load_state_dict(state["trainer"]["ema"]["generator"])
+    return generator.eval().requires_grad_(False), config
+
+
+def versions() -> dict[str, str]:
+    """What this process runs on, by name."""
+    return {"python": platform.python_version(), **dict(_installed("brigantine", "torch", "torchvision"))}
+
+
+def _installed(*names: str) -> Iterator[tuple[str, str]]:
+    for name in names:
+        try:
+            yield name, metadata.version(name)
+        except metadata.PackageNotFoundError:
+            yield name, "not installed"
+
+
+def commit() -> str:
+    """The commit of the checkout that this package runs from, "-dirty" when changed; "unknown" outside of one."""
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
