@@ -103,3 +103,18 @@ def test_sigterm_saves_and_prints_the_command_that_goes_on(data_dir: Path, tmp_p
     assert "stopped and saved. To go on:\n  brigantine-train run mnist" in said
     assert said.rstrip().endswith("--resume")
     assert read_record(out).steps > 0
+
+
+def test_an_installation_that_only_serves_says_what_training_needs(tmp_path: Path):
+    code = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from brigantine_training.cli import main\n"
+        f"sys.argv = ['brigantine-train', 'run', 'mnist', '--data-dir', 'x', '--out', {str(tmp_path / 'run')!r}]\n"
+        "main()"
+    )
+
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 2
+    assert "training needs torch, which serving does without: pip install 'brigantine[train]'" in ended.stderr
+    assert "Traceback" not in ended.stderr

@@ -13,6 +13,9 @@ from .config import RESUMABLE, Config, make_config, parse_setting, read_preset
 from .errors import RunError, TrainingError
 from .schedule import format_seconds, parse_seconds
 
+_EXTRA = frozenset({"onnx", "onnxscript", "platformdirs", "tensorboard", "tomli", "torch", "torchvision"})
+"""What the extra `train` brings."""
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a generator, judge it, export it.")
 
 
@@ -167,8 +170,16 @@ def main() -> None:
     try:
         app()
     except (BrigantineError, TrainingError) as error:
-        Console(stderr=True).print(f"error: {error}", soft_wrap=True, highlight=False, markup=False)
-        sys.exit(2)
+        _refuse(str(error))
+    except ModuleNotFoundError as error:
+        if error.name not in _EXTRA:
+            raise
+        _refuse(f"training needs {error.name}, which serving does without: pip install 'brigantine[train]'")
+
+
+def _refuse(message: str) -> None:
+    Console(stderr=True).print(f"error: {message}", soft_wrap=True, highlight=False, markup=False)
+    sys.exit(2)
 
 
 if __name__ == "__main__":
