@@ -31,7 +31,8 @@ scores: $(VENV)/.test  ## Judge the shipped model again and write its card.
 
 gpu: $(VENV)/.serve  ## Swap ONNX Runtime for its CUDA build; `make clean` undoes it.
 	$(BIN)/pip uninstall --quiet --yes onnxruntime onnxruntime-gpu
-	$(BIN)/pip install --quiet 'onnxruntime-gpu[cuda,cudnn]>=1.20'
+	$(BIN)/pip install --quiet --constraint constraints.txt 'onnxruntime-gpu[cuda,cudnn]'
+	touch $(VENV)/.gpu
 
 bento: $(VENV)/.serve  ## Pack the service into a Bento.
 	$(BIN)/bentoml build
@@ -44,7 +45,9 @@ $(VENV)/.serve: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	touch $@
+	test ! -e $(VENV)/.gpu || $(MAKE) gpu
 
 $(VENV)/.test: $(VENV)/.serve
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[train,dev]'
 	touch $@
+	test ! -e $(VENV)/.gpu || $(MAKE) gpu

@@ -7,6 +7,7 @@ It serves every model whose graph has the input `z` float32 [batch, z_dim], opti
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import numpy as np
 from brigantine import Arrays, BadParams, FieldError, Media, Params, Plugin, image
@@ -61,6 +62,8 @@ class ImagePlugin(Plugin[ImageParams]):
             for index, label in enumerate(self.labels)
             for name in (*label.aliases, label.name)
         }
+        self.find_names = re.compile(rf"\b(?:{'|'.join(map(re.escape, self.names))})\b").findall
+        self.named_in = lru_cache(maxsize=256)(self._named_in)  # once a request, not once a row
 
     def prepare(self, params: ImageParams, rng: np.random.Generator) -> Arrays:
         """Draw the latent, then the label: the same seed draws the same latent for every label."""
@@ -83,7 +86,8 @@ class ImagePlugin(Plugin[ImageParams]):
 
     def _label(self, params: ImageParams, drawn: int) -> int:
         if params.label is None:
-            return self._named_in(params.prompt or "", drawn)
+            named = self.named_in(params.prompt or "")
+            return drawn if named is None else named
         asked = params.label
         index = asked if isinstance(asked, int) else self.names.get(asked.strip().casefold(), -1)
         if not 0 <= index < len(self.labels):
@@ -92,11 +96,10 @@ class ImagePlugin(Plugin[ImageParams]):
             raise BadParams([FieldError("label", expected, repr(params.label))])
         return index
 
-    def _named_in(self, prompt: str, drawn: int) -> int:
-        """The label that the prompt names; `drawn` when it names none, or more than one."""
-        words = prompt.casefold()
-        named = {i for name, i in self.names.items() if re.search(rf"\b{re.escape(name)}\b", words)}
-        return named.pop() if len(named) == 1 else drawn
+    def _named_in(self, prompt: str) -> int | None:
+        """The label that the prompt names; None when it names none, or more than one."""
+        named = {self.names[name] for name in self.find_names(prompt.casefold())}
+        return named.pop() if len(named) == 1 else None
 
     def _refuse_label(self, params: ImageParams) -> None:
         if params.label is not None:

@@ -15,6 +15,7 @@ import bentoml
 
 from .api import Entry, Host
 from .engine import Engine
+from .registry import Registry
 from .session import Session, runtime
 from .settings import Settings
 from .store import Store
@@ -33,13 +34,20 @@ def preflight() -> Settings:
         SettingsInvalid: a variable is unknown or wrong.
         RuntimeMissing: ONNX Runtime is missing, installed twice, or has no GPU and must have one.
         BrigantineError: the folder of models does not exist.
+        ModelNotFound: the default model that was asked for does not exist.
+        PluginInvalid: something is rejected, and `strict` is set.
     """
     settings = Settings.read()
     runtime()
-    found = Store(settings.models_dir).find()
+    store = Store(settings.models_dir)
+    found = store.find()
+    if "default_model" in settings.model_fields_set:
+        store.get(settings.default_model)
     if settings.require_gpu:
         for place in found.values():
             Session.open(place.open(), require_gpu=True)
+    if settings.strict:
+        Registry.load(settings)
     return settings
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import math
+import mimetypes
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import typer
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from .engine import Engine, Generation
 from .errors import BadParams, BrigantineError, FieldError
@@ -28,7 +30,7 @@ models = typer.Typer(no_args_is_help=True, help="The models that can be served."
 plugins = typer.Typer(no_args_is_help=True, help="The plugins that are installed.")
 app.add_typer(models, name="models")
 app.add_typer(plugins, name="plugins")
-console = Console()
+console = Console(markup=False, highlight=False)  # names, paths and messages are not ours to interpret
 
 
 def main() -> None:
@@ -36,7 +38,8 @@ def main() -> None:
     try:
         app()
     except BrigantineError as error:
-        Console(stderr=True).print(f"[bold red]{error.code}[/]: {error}", soft_wrap=True, highlight=False)
+        message = Text.assemble((error.code, "bold red"), f": {error}")
+        Console(stderr=True, highlight=False).print(message, soft_wrap=True)
         sys.exit(1)
 
 
@@ -74,15 +77,18 @@ def generate(
     body: dict[str, Any] = {"n": n, "seed": seed} | dict(_assignment(text) for text in set_ or [])
     if label is not None:
         body["label"] = _value(label)
+    if not out.absolute().parent.is_dir():
+        raise BadParams([FieldError("--out", "a file in a folder that exists", repr(str(out)))])
     settings = Settings.read()
     engine = Engine.start(settings, only=model or None)
     try:
         name = model or engine.registry.default("image", settings.default_model)
-        generation = asyncio.run(engine.generate(name, body))
+        media_type, _ = mimetypes.guess_type(out.name)
+        generation = asyncio.run(engine.generate(name, body, media_type))
     finally:
         engine.close()
     _write(generation, out)
-    console.print(f"{len(generation.media)} from {name}, seed {generation.seeds[0]}: {out}", highlight=False)
+    console.print(f"{len(generation.media)} from {name}, seed {generation.seeds[0]}: {out}", soft_wrap=True)
 
 
 @models.command("list")
@@ -107,7 +113,7 @@ def publish(
     name: Annotated[str, typer.Option(help="The name that it will be served under.")],
 ) -> None:
     """Put a model into BentoML's model store. The service lists it after its next start."""
-    console.print(f"published {publish_model(run, name)}", highlight=False)
+    console.print(f"published {publish_model(run, name)}", soft_wrap=True)
 
 
 @plugins.command("list")

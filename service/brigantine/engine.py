@@ -6,20 +6,19 @@ import asyncio
 import math
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
-
-import numpy as np
 
 from .errors import BrigantineError, DeadlineExceeded, GenerationFailed, NotAcceptable
 from .media import Media
 from .metrics import STAGES, Metrics
 from .model import Arrays
-from .registry import AnyPlugin, ModelRecord, Registry
-from .request import Request, parse, request_type
-from .scheduler import Batched, Scheduler
+from .registry import AnyPlugin, ModelRecord, Registry, prepare_row
+from .request import Request, parse, request_type, seeds_of
+from .scheduler import Scheduler
 from .settings import Settings
 
 __all__ = ["Engine", "Generation", "Served"]
@@ -49,6 +48,8 @@ class Served:
         self.record = record
         self.plugin = plugin
         self.request = request_type(plugin.params, f"{plugin.name.title()}Request", settings.max_n)
+        self._most_rows = settings.queue_rows
+        self._admitted = 0  # touched on the event loop only
         rows, seconds = metrics.batch_rows.labels(record.name), metrics.batch_seconds.labels(record.name)
 
         def on_batch(size: int, duration_s: float) -> None:
@@ -64,6 +65,21 @@ class Served:
             queue_bytes=settings.queue_bytes,
             on_batch=on_batch,
         )
+
+    @contextmanager
+    def admitted(self, rows: int) -> Generator[None, None, None]:
+        """Room for a request's rows from before `prepare` until after `render`, so that no stage can pile up.
+
+        Raises:
+            QueueFull: there is none now.
+        """
+        if self._admitted + rows > self._most_rows:
+            raise self.scheduler.full(self._admitted, rows)
+        self._admitted += rows
+        try:
+            yield
+        finally:
+            self._admitted -= rows
 
     def media_type(self, wanted: str | None) -> str:
         """The type to render: `wanted`, or the plugin's default.
@@ -127,13 +143,19 @@ class Engine:
             ModelNotFound, NotReady, BadParams, NotAcceptable, QueueFull, DeadlineExceeded, GenerationFailed.
         """
         served = self.served(model)
+        within_s = min(timeout_s, self.settings.timeout_s)
         status = 500
         in_flight = self.metrics.in_flight.labels(model)
         in_flight.inc()
         try:
-            within_s = min(timeout_s, self.settings.timeout_s)
-            generation = await self._generate(served, body, media_type, within_s)
+            generation = await asyncio.wait_for(self._generate(served, body, media_type, within_s), within_s)
             status = 200
+        except asyncio.TimeoutError:
+            status = DeadlineExceeded.status
+            raise DeadlineExceeded(
+                f"model {model!r} did not answer within {within_s:g} s (BRIGANTINE_TIMEOUT_S or X-Request-Timeout-Ms, "
+                "the shorter of the two); ask for fewer at a time, or try again later"
+            ) from None
         except BrigantineError as error:
             status = error.status
             raise
@@ -142,6 +164,7 @@ class Engine:
             raise
         finally:
             in_flight.dec()
+            self.metrics.queue_rows.labels(model).set(served.scheduler.waiting)
             self.metrics.requests.labels(model, served.plugin.content, str(status)).inc()
         self._count(served, generation)
         return generation
@@ -152,12 +175,13 @@ class Engine:
         begin = time.perf_counter()
         request = parse(served.request, body)
         wanted = served.media_type(media_type)
-        seeds = request.seeds
-        rows = await self._in_pool(lambda: [_prepare(served.plugin, request, seed) for seed in seeds])
-        prepared = time.perf_counter()
-        batched = await self._scheduled(served, rows, within_s)
-        computed = time.perf_counter()
-        media = await self._rendered(served.plugin, batched.rows, request, wanted)
+        seeds = seeds_of(request)
+        with served.admitted(request.n):
+            rows = await self._in_pool(lambda: [_prepare(served.plugin, request, seed) for seed in seeds])
+            prepared = time.perf_counter()
+            batched = await asyncio.wrap_future(served.scheduler.submit(rows, within_s))
+            computed = time.perf_counter()
+            media = await self._rendered(served.plugin, batched.rows, request, wanted)
         times = (prepared - begin, batched.queue_s, batched.compute_s, time.perf_counter() - computed)
         return Generation(
             id=f"gen-{uuid.uuid4().hex}",
@@ -168,17 +192,6 @@ class Engine:
             stages_s=dict(zip(STAGES, times, strict=True)),
             batch_rows=batched.batch_rows,
         )
-
-    async def _scheduled(self, served: Served, rows: Sequence[Arrays], within_s: float) -> Batched:
-        """The rows, generated; dropped from the queue when the deadline passes or the caller is cancelled."""
-        future = asyncio.wrap_future(served.scheduler.submit(rows, within_s))
-        try:
-            return await asyncio.wait_for(future, within_s)
-        except asyncio.TimeoutError:
-            raise DeadlineExceeded(
-                f"model {served.record.name!r} did not answer within {within_s:g} s (BRIGANTINE_TIMEOUT_S or "
-                "X-Request-Timeout-Ms, the shorter of the two); ask for fewer at a time, or try again later"
-            ) from None
 
     async def _rendered(
         self, plugin: AnyPlugin, rows: Sequence[Arrays], request: Request, wanted: str
@@ -220,9 +233,8 @@ class Engine:
 
 
 def _prepare(plugin: AnyPlugin, request: Request, seed: int) -> Arrays:
-    """One row, all its randomness from `seed`. Philox: counter-based, so its bits are a function of the seed alone."""
     with _blamed("prepare"):
-        return plugin.prepare(request, np.random.Generator(np.random.Philox(seed)))
+        return prepare_row(plugin, request, seed)
 
 
 def _render(plugin: AnyPlugin, row: Arrays, request: Request, media_type: str) -> Media:

@@ -8,10 +8,12 @@
     |   `-- PluginNotFound           404  plugin_not_found
     |-- MethodNotAllowed             405  method_not_allowed
     |-- NotAcceptable                406  not_acceptable
+    |-- BodyTooSlow                  408  body_too_slow
     |-- BodyTooLarge                 413  body_too_large
     |-- QueueFull                    429  queue_full           carries Retry-After
     |-- GenerationFailed             500  generation_failed    a plugin raised, or broke its contract
     |-- NotReady                     503  not_ready            carries Retry-After
+    |   `-- ModelRejected            503  model_rejected       until someone mends it: no Retry-After
     |-- DeadlineExceeded             504  deadline_exceeded
     |-- ModelInvalid                 500  model_invalid        a model folder that must not be served
     |-- PluginInvalid                500  plugin_invalid       a plugin that breaks the contract
@@ -30,6 +32,7 @@ __all__ = [
     "BadParams",
     "BadRequest",
     "BodyTooLarge",
+    "BodyTooSlow",
     "BrigantineError",
     "DeadlineExceeded",
     "FieldError",
@@ -37,6 +40,7 @@ __all__ = [
     "MethodNotAllowed",
     "ModelInvalid",
     "ModelNotFound",
+    "ModelRejected",
     "NotAcceptable",
     "NotFound",
     "NotReady",
@@ -112,12 +116,23 @@ class MethodNotAllowed(BrigantineError):
     status = 405
     code = "method_not_allowed"
 
+    def __init__(self, message: str, allow: str) -> None:
+        super().__init__(message)
+        self.allow = allow
+
 
 class NotAcceptable(BrigantineError):
     """None of the media types in `Accept` can be made."""
 
     status = 406
     code = "not_acceptable"
+
+
+class BodyTooSlow(BrigantineError):
+    """The request body did not arrive within `BRIGANTINE_TIMEOUT_S`."""
+
+    status = 408
+    code = "body_too_slow"
 
 
 class BodyTooLarge(BrigantineError):
@@ -150,6 +165,13 @@ class NotReady(BrigantineError):
     status = 503
     code = "not_ready"
     retry_after_s = 1.0
+
+
+class ModelRejected(NotReady):
+    """The model was found at the start and refused; the message says why."""
+
+    code = "model_rejected"
+    retry_after_s = None
 
 
 class DeadlineExceeded(BrigantineError):

@@ -38,8 +38,9 @@ def webp(pixels: NDArray[np.uint8], **info: Any) -> Media:
 
 
 def jpeg(pixels: NDArray[np.uint8], **info: Any) -> Media:
-    """JPEG of `pixels`: uint8 [H, W, C], C = 1 or 3, at quality 95."""
-    return _encode(pixels, "JPEG", info, quality=95)
+    """JPEG of `pixels`: uint8 [H, W, C] at quality 95. JPEG knows no alpha; it is left out."""
+    opaque = pixels[:, :, :1] if pixels.shape[2] < 3 else pixels[:, :, :3]
+    return _encode(opaque, "JPEG", info, quality=95)
 
 
 def image(pixels: NDArray[np.uint8], media_type: str, **info: Any) -> Media:

@@ -24,7 +24,7 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Metrics:
-    """Counters, gauges and histograms with bounded labels: model, content, stage, status code, reason."""
+    """Counters, gauges and histograms with bounded labels: model, content, stage, status, plugin, digest, device."""
 
     def __init__(self) -> None:
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram  # noqa: PLC0415
@@ -44,7 +44,7 @@ class Metrics:
 
         self.requests = counter(
             "brigantine_requests_total",
-            "Generation requests by the HTTP status of their answer.",
+            "Requests that reached a model, by the HTTP status of their answer.",
             "model",
             "content",
             "status",
@@ -70,6 +70,7 @@ class Metrics:
         self.in_flight = gauge(
             "brigantine_in_flight", "Requests taken and not yet answered.", "livesum", "model"
         )
+        self.queue_rows = gauge("brigantine_queue_rows", "Rows that wait for a thread.", "livesum", "model")
         self.model_info = gauge(
             "brigantine_model_info",
             "1 for each model in service, with its digest and device.",

@@ -18,14 +18,29 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from .errors import ModelInvalid
 
-__all__ = ["MANIFEST", "Arrays", "Label", "Manifest", "Model", "Score", "TensorSpec", "sha256_of"]
+__all__ = [
+    "COMPANIONS",
+    "GRAPH",
+    "MANIFEST",
+    "Arrays",
+    "Label",
+    "Manifest",
+    "Model",
+    "Score",
+    "TensorSpec",
+    "sha256_of",
+]
 
 MANIFEST = "manifest.json"
+GRAPH = "model.onnx"
+
+COMPANIONS = frozenset({MANIFEST, "README.md", "samples.png", "model.yaml"})
+"""What may lie in a model's folder without a sha256: the manifest itself, the card, and BentoML's own note."""
 
 Arrays = Mapping[str, NDArray[Any]]
 """Named tensors: what a session takes and gives."""
 
-Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?$")]
 DType = Literal["bool", "float16", "float32", "float64", "int8", "int32", "int64", "uint8"]
 
 
@@ -99,6 +114,7 @@ class Model(NamedTuple):
         manifest = _read_manifest(path)
         for name, expected in manifest.files.items():
             _check_file(path, name, expected)
+        _check_complete(path, manifest)
         return cls(path, manifest, source)
 
     @property
@@ -113,7 +129,7 @@ class Model(NamedTuple):
     @property
     def graph(self) -> Path:
         """The path of `model.onnx`."""
-        return self.path / "model.onnx"
+        return self.path / GRAPH
 
 
 def sha256_of(path: Path) -> str:
@@ -140,6 +156,19 @@ def _read_manifest(path: Path) -> Manifest:
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise ModelInvalid(f"{file}: {faults}") from None
+
+
+def _check_complete(path: Path, manifest: Manifest) -> None:
+    """Everything that could be run or read by the graph must have a sha256."""
+    if GRAPH not in manifest.files:
+        raise ModelInvalid(
+            f"{path / MANIFEST}: files: expected {GRAPH} among them, got {', '.join(manifest.files)}"
+        )
+    there = {str(file.relative_to(path)) for file in path.rglob("*") if file.is_file()}
+    if strangers := sorted(there - set(manifest.files) - COMPANIONS):
+        raise ModelInvalid(
+            f"{path}: {', '.join(strangers)}: not in the {MANIFEST}; remove it, or publish the model again"
+        )
 
 
 def _check_file(path: Path, name: str, expected: str) -> None:

@@ -14,17 +14,17 @@ from typing import Any, cast
 
 import numpy as np
 
-from .errors import BrigantineError, ModelInvalid, ModelNotFound, NotReady, PluginInvalid, PluginNotFound
+from .errors import BrigantineError, ModelNotFound, ModelRejected, PluginInvalid, PluginNotFound
 from .media import Media
-from .model import Model
+from .model import Arrays, Model
 from .plugin import Params, Plugin
-from .request import RESERVED
+from .request import RESERVED, request_type
 from .scheduler import run_batch
 from .session import Session
 from .settings import Settings
 from .store import PLUGIN_GROUP, Found, Store
 
-__all__ = ["ModelRecord", "PluginRecord", "Registry"]
+__all__ = ["AnyPlugin", "ModelRecord", "PluginRecord", "Registry", "prepare_row"]
 
 log = logging.getLogger(__name__)
 
@@ -55,6 +55,8 @@ class ModelRecord:
     model: Model | None = None
     plugin: AnyPlugin | None = None
     reason: str = ""
+    plugin_name: str = ""
+    """What its manifest says; empty when the manifest cannot be read."""
 
     @property
     def state(self) -> str:
@@ -73,11 +75,12 @@ class Registry:
         """Discover, check, load and warm up everything; or, with `only`, the model of that name.
 
         Raises:
-            PluginInvalid: something was rejected and `settings.strict` is on, or nothing at all can be served.
+            PluginInvalid: something was rejected and `settings.strict` is on.
+            ModelNotFound: there is no model called `only`.
         """
         plugins = {record.name: record for record in _discover()}
-        found = Store(settings.models_dir).find()
-        wanted = found if only is None else {only: found[only]} if only in found else {}
+        store = Store(settings.models_dir)
+        wanted = store.find() if only is None else {only: store.get(only)}
         models = {name: _load(place, plugins, settings) for name, place in wanted.items()}
         registry = cls(plugins, models)
         rejected = [r for r in (*plugins.values(), *models.values()) if r.state == "rejected"]
@@ -92,7 +95,7 @@ class Registry:
 
         Raises:
             ModelNotFound: there is none of this name; the message lists those there are.
-            NotReady: there is one, but it was rejected; the message says why.
+            ModelRejected: there is one, but it was rejected; the message says why.
         """
         record = self.models.get(name)
         if record is None:
@@ -100,7 +103,7 @@ class Registry:
                 f"model {name!r}: expected one of {', '.join(self.models) or 'none (there is none)'}"
             )
         if record.plugin is None:
-            raise NotReady(f"model {name!r} is not served: {record.reason}")
+            raise ModelRejected(f"model {name!r} is not served: {record.reason}")
         return record
 
     def default(self, content: str, preferred: str) -> str:
@@ -167,6 +170,7 @@ def _check_params(plugin: type[AnyPlugin]) -> None:
 
 
 def _load(place: Found, plugins: dict[str, PluginRecord], settings: Settings) -> ModelRecord:
+    model = None
     try:
         model = place.open()
         session = Session.open(
@@ -182,8 +186,9 @@ def _load(place: Found, plugins: dict[str, PluginRecord], settings: Settings) ->
         plugin = _plugin_of(model, plugins)(model, session)
         _warm_up(plugin)
     except Exception as error:
-        return ModelRecord(place.name, place.source, reason=_reason(error))
-    return ModelRecord(place.name, place.source, model, plugin)
+        named = model.manifest.plugin if model else ""
+        return ModelRecord(place.name, place.source, reason=_reason(error), plugin_name=named)
+    return ModelRecord(place.name, place.source, model, plugin, plugin_name=plugin.name)
 
 
 def _plugin_of(model: Model, plugins: dict[str, PluginRecord]) -> type[AnyPlugin]:
@@ -197,17 +202,24 @@ def _plugin_of(model: Model, plugins: dict[str, PluginRecord]) -> type[AnyPlugin
     return record.plugin
 
 
+def prepare_row(plugin: AnyPlugin, params: Params, seed: int) -> Arrays:
+    """One row, all its randomness from `seed`. Philox is counter-based: its bits are a function of the seed alone."""
+    row = plugin.prepare(params, np.random.Generator(np.random.Philox(seed)))
+    return {name: np.asarray(value) for name, value in row.items()}
+
+
 def _warm_up(plugin: AnyPlugin) -> None:
-    """One request with default Params through the whole journey: the contract test, and the first, slow run."""
-    params = plugin.params()
-    row = plugin.prepare(params, np.random.Generator(np.random.Philox(0)))
-    [finished] = run_batch(plugin.generate, [row])
-    media = cast(object, plugin.render(finished, params, plugin.types[0]))
-    if not isinstance(media, Media) or media.type.partition(";")[0] != plugin.types[0]:
-        got = media.type if isinstance(media, Media) else repr(media)
-        raise ModelInvalid(
-            f"{plugin.name}: render() must return Media of the type asked for, {plugin.types[0]}; got {got}"
-        )
+    """Two rows of default Params through the whole journey: the contract test, and the first, slow run."""
+    params = request_type(plugin.params, "WarmUp", max_n=2)()
+    rows = [prepare_row(plugin, params, seed) for seed in (0, 1)]
+    finished, _ = run_batch(plugin.generate, rows)
+    for media_type in plugin.types:
+        media = cast(object, plugin.render(finished, params, media_type))
+        if not isinstance(media, Media) or media.type.partition(";")[0] != media_type:
+            got = media.type if isinstance(media, Media) else repr(media)
+            raise PluginInvalid(
+                f"{plugin.name}: render() must return Media of the type asked, {media_type}; got {got}"
+            )
 
 
 def _reason(error: Exception) -> str:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 import numpy as np
 from pydantic import BaseModel, Field, StrictInt, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
-from .errors import BadParams, FieldError
+from .errors import BadParams, BadRequest, FieldError
 from .plugin import Params
 
-__all__ = ["MAX_SEED", "RESERVED", "Request", "derive_seed", "parse", "request_type"]
+__all__ = ["MAX_SEED", "RESERVED", "Request", "derive_seed", "parse", "request_type", "seeds_of"]
 
 MAX_SEED = 2**53 - 1
 """The largest seed: the largest integer that every JSON reader gets back exactly (RFC 8259, section 6)."""
@@ -28,12 +29,6 @@ class Request(Params):
 
     n: StrictInt = 1
     seed: StrictInt | None = None
-
-    @property
-    def seeds(self) -> list[int]:
-        """The seed of each row. A request without a seed has one drawn when this is read: read it once."""
-        seed = secrets.randbelow(MAX_SEED + 1) if self.seed is None else self.seed
-        return [derive_seed(seed, index) for index in range(self.n)]
 
 
 def request_type(params: type[Params], name: str, max_n: int) -> type[Request]:
@@ -59,6 +54,12 @@ def request_type(params: type[Params], name: str, max_n: int) -> type[Request]:
     return cast("type[Request]", joined)
 
 
+def seeds_of(request: Request) -> list[int]:
+    """The seed of each row. For a request without a seed one is drawn, another one at each call."""
+    seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
+    return [derive_seed(seed, index) for index in range(request.n)]
+
+
 def derive_seed(seed: int, index: int) -> int:
     """The seed of row `index` in a request with `seed`; row 0 has the request's own.
 
@@ -75,23 +76,31 @@ def derive_seed(seed: int, index: int) -> int:
 Body = TypeVar("Body", bound=BaseModel)
 
 
-def parse(kind: type[Body], body: Mapping[str, Any]) -> Body:
+def parse(kind: type[Body], body: Mapping[str, Any], also: Iterable[str] = ()) -> Body:
     """Validate a request's body.
 
+    Args:
+        kind: what it should be.
+        body: what came.
+        also: fields that another part of the request takes, named in the hint for an unknown one.
+
     Raises:
-        BadParams: every bad field at once.
+        BadRequest: more fields than any request has.
+        BadParams: all fields of a wrong type or out of bounds, at once.
     """
+    if len(body) > _MAX_FIELDS:
+        raise BadRequest(f"body: expected at most {_MAX_FIELDS} fields, got {len(body)}")
     try:
         return kind.model_validate(body)
     except ValidationError as error:
-        raise BadParams(_fields(error.errors(), list(kind.model_fields))) from None
+        raise BadParams(_fields(error.errors(), [*kind.model_fields, *also])) from None
 
 
 def _fields(errors: list[ErrorDetails], known: list[str]) -> list[FieldError]:
     """One FieldError a field: a union reports each of its members, but the field is one."""
     merged: dict[str, FieldError] = {}
     for error in errors:
-        field = str(error["loc"][0]) if error["loc"] else "body"
+        field = str(error["loc"][0])[:_SHOWN] if error["loc"] else "body"
         one = _field(error, field, known)
         if field in merged:
             one = one._replace(expected=f"{merged[field].expected} or {one.expected}")
@@ -100,16 +109,17 @@ def _fields(errors: list[ErrorDetails], known: list[str]) -> list[FieldError]:
 
 
 def _field(error: ErrorDetails, field: str, known: list[str]) -> FieldError:
+    came = _repr.repr(error["input"])
     if error["type"] == "extra_forbidden":
         near = difflib.get_close_matches(field, known, 1)
         hint = f"did you mean {near[0]}?" if near else f"they are {', '.join(known)}"
-        return FieldError(
-            field, f"one of the known fields ({hint})", f"an unknown one, {_shown(error['input'])}"
-        )
+        return FieldError(field, f"one of the known fields ({hint})", f"an unknown one, {came}")
     expected = error["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return FieldError(field, expected[:1].lower() + expected[1:], _shown(error["input"]))
+    return FieldError(field, expected[:1].lower() + expected[1:], came)
 
 
-def _shown(value: object, limit: int = 80) -> str:
-    text = repr(value)
-    return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
+_MAX_FIELDS = 64
+_SHOWN = 80
+_repr = reprlib.Repr()  # what came may be huge, or nested deeper than Python can follow
+_repr.maxstring = _repr.maxother = _repr.maxlong = _SHOWN
+_repr.maxlevel = 2

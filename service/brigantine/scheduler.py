@@ -152,6 +152,14 @@ class Scheduler:
         job.future.add_done_callback(lambda future: self._forget(job) if future.cancelled() else None)
         return job.future
 
+    def full(self, taken: int, more: int) -> QueueFull:
+        """What to say when `taken` rows are there and `more` do not fit."""
+        return QueueFull(
+            f"{taken} rows wait and {more} more do not fit into a queue of {self._queue_rows} rows and "
+            f"{self._queue_bytes} bytes; try again in {self._retry_after_s():.0f} s",
+            self._retry_after_s(),
+        )
+
     def close(self) -> None:
         """Take no more work, finish what waits, and end the threads."""
         with self._changed:
@@ -162,12 +170,8 @@ class Scheduler:
 
     def _check_room(self, job: _Job, within_s: float) -> None:
         rows, size = len(self._queue) + len(job.rows), self._queued_bytes + job.row_bytes * len(job.rows)
-        if rows > self._queue_rows or size > self._queue_bytes:
-            raise QueueFull(
-                f"{len(self._queue)} rows wait and {len(job.rows)} more do not fit into a queue of "
-                f"{self._queue_rows} rows and {self._queue_bytes} bytes; try again in {self._retry_after_s():.0f} s",
-                self._retry_after_s(),
-            )
+        if rows > self._queue_rows or (self._queue and size > self._queue_bytes):
+            raise self.full(len(self._queue), len(job.rows))
         # Measured on what ran last. An idle scheduler takes anything: a rate that was too low corrects itself.
         busy = self._running or self._queue
         if busy and (needed_s := self._seconds_for(rows)) > within_s:
@@ -212,7 +216,9 @@ class Scheduler:
     def _bisect(self, tickets: list[_Ticket], error: Exception) -> None:
         jobs = {job for job, _ in tickets}
         if len(jobs) == 1:
-            jobs.pop().fail(_as_ours(error))
+            job = jobs.pop()
+            job.fail(_as_ours(error))
+            self._forget(job)  # its other rows would be work for nothing
             return
         middle = len(tickets) // 2
         self._run(tickets[:middle])
@@ -263,7 +269,6 @@ def run_batch(generate: Generate, rows: Sequence[Arrays]) -> list[Arrays]:
 def _as_ours(error: Exception) -> BrigantineError:
     if isinstance(error, BrigantineError):
         return error
-    log.error("generate() raised", exc_info=error)
     failed = GenerationFailed(f"generate() raised {type(error).__name__}: {error}")
     failed.__cause__ = error
     return failed

@@ -100,7 +100,8 @@ class Session:
         """
         ort = runtime()
         cuda = device == "auto" and "CUDAExecutionProvider" in ort.get_available_providers()
-        providers = _providers(ort, gpu_mem_limit_bytes) if cuda else ["CPUExecutionProvider"]
+        graphs = Buckets.fit(model)
+        providers = _providers(ort, gpu_mem_limit_bytes, graphs) if cuda else ["CPUExecutionProvider"]
         engine = _load(ort, model, providers, threads)
         on_gpu = engine.get_providers()[0] == "CUDAExecutionProvider"
         if require_gpu and not on_gpu:
@@ -111,7 +112,7 @@ class Session:
             )
         _check(model, engine.get_inputs(), model.manifest.inputs, "input")
         _check(model, engine.get_outputs(), model.manifest.outputs, "output")
-        buckets = Buckets(ort, engine, model, "cuda") if on_gpu and Buckets.fit(model) else None
+        buckets = Buckets(ort, engine, model, "cuda") if on_gpu and graphs else None
         return cls(model, engine, buckets, fell_back=cuda and not on_gpu)
 
     @property
@@ -212,9 +213,15 @@ def _load(ort: ModuleType, model: Model, providers: list[Any], threads: int) -> 
         raise ModelInvalid(f"{model.graph}: ONNX Runtime cannot load it: {error}") from error
 
 
-def _providers(ort: ModuleType, gpu_mem_limit_bytes: int) -> list[Any]:
+def _providers(ort: ModuleType, gpu_mem_limit_bytes: int, graphs: bool) -> list[Any]:
     ort.preload_dlls()  # CUDA and cuDNN from their wheels, so that no system-wide install is needed
-    options: dict[str, str | int] = {"arena_extend_strategy": "kSameAsRequested", "enable_cuda_graph": 1}
+    options: dict[str, str | int] = {
+        "arena_extend_strategy": "kSameAsRequested",
+        "enable_cuda_graph": int(graphs),
+        # The default chooses an algorithm by timing it: another one, and other bits, after a restart.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "use_tf32": 0,
+    }
     if gpu_mem_limit_bytes:
         options["gpu_mem_limit"] = gpu_mem_limit_bytes
     return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]

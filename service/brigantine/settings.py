@@ -7,7 +7,8 @@ import os
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .errors import SettingsInvalid
@@ -24,8 +25,8 @@ class Settings(BaseSettings):
 
     models_dir: Path | None = None
     """A folder with one model in each sub-folder, searched before BentoML's model store."""
-    default_model: str = ""
-    """The model of a request that names none. Empty: the first one, by name, of the content that is asked for."""
+    default_model: str = "mnist"
+    """The model of a request that names none. Where it makes other content, or is not there: the first by name."""
     device: Literal["auto", "cpu"] = "auto"
     """Where graphs run. `auto` takes a CUDA device when there is one."""
     require_gpu: bool = False
@@ -41,7 +42,7 @@ class Settings(BaseSettings):
     max_n: int = Field(default=128, ge=1, le=4096)
     """The largest `n` of one request."""
     queue_rows: int = Field(default=1024, ge=1)
-    """Rows that may wait for one model. Beyond it a request is answered 429 with Retry-After."""
+    """Rows of one model that may be in work, waiting ones included. Beyond it a request is answered 429."""
     queue_bytes: int = Field(default=268_435_456, ge=1024)
     """Bytes of input that may wait for one model, as `queue_rows`."""
     timeout_s: float = Field(default=30.0, gt=0, le=3600)
@@ -52,6 +53,16 @@ class Settings(BaseSettings):
     """One log line for each request."""
     strict: bool = False
     """Refuse to start when any plugin or model is rejected, instead of serving the others."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Settings:
+        if self.max_n > self.queue_rows:
+            raise ValueError(
+                f"max_n is {self.max_n} and queue_rows {self.queue_rows}: such a request could never run"
+            )
+        if self.require_gpu and self.device == "cpu":
+            raise ValueError("device is cpu and require_gpu is set: no model could ever run")
+        return self
 
     @classmethod
     def read(cls) -> Settings:
@@ -64,13 +75,17 @@ class Settings(BaseSettings):
         try:
             settings = cls()
         except ValidationError as error:
-            faults += [
-                f"{_PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}, got {e['input']!r}" for e in error.errors()
-            ]
+            faults += map(_fault, error.errors())
             raise SettingsInvalid("; ".join(faults)) from None
         if faults:
             raise SettingsInvalid("; ".join(faults))
         return settings
+
+
+def _fault(error: ErrorDetails) -> str:
+    if not error["loc"]:
+        return error["msg"].removeprefix("Value error, ")
+    return f"{_PREFIX}{str(error['loc'][0]).upper()}: {error['msg']}, got {error['input']!r}"
 
 
 def _unknown(cls: type[Settings]) -> list[str]:

@@ -19,8 +19,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import ValidationError
+
 from .errors import BrigantineError, ModelInvalid, ModelNotFound
-from .model import MANIFEST, Manifest, Model
+from .model import COMPANIONS, MANIFEST, Manifest, Model
 
 __all__ = ["PLUGIN_GROUP", "Found", "Store", "publish"]
 
@@ -66,19 +68,17 @@ class Store:
             found.setdefault(place.name, place)
         return dict(sorted(found.items()))
 
-    def open(self, name: str) -> Model:
-        """The verified model called `name`.
+    def get(self, name: str) -> Found:
+        """The model called `name`.
 
         Raises:
             ModelNotFound: there is none of this name; the message lists those there are.
-            ModelInvalid: it is damaged.
         """
         found = self.find()
         if name not in found:
-            raise ModelNotFound(
-                f"model {name!r}: expected one of {', '.join(found) or 'none (there is none)'}"
-            )
-        return found[name].open()
+            names = ", ".join(found) or "none (there is none)"
+            raise ModelNotFound(f"model {name!r}: expected one of {names}")
+        return found[name]
 
     def _in_folder(self) -> Iterator[Found]:
         if self._folder is None:
@@ -96,18 +96,25 @@ def publish(folder: Path, name: str) -> str:
     manifest, so publishing the same thing twice changes nothing.
 
     Raises:
-        ModelInvalid: the folder is no valid model.
+        ModelInvalid: the folder is no valid model, or `name` is no name for one.
     """
     model = Model.open(folder / "model" if (folder / "model" / MANIFEST).is_file() else folder)
-    manifest = Manifest.model_validate(model.manifest.model_dump() | {"name": name})
+    try:
+        manifest = Manifest.model_validate(model.manifest.model_dump() | {"name": name})
+    except ValidationError:
+        raise ModelInvalid(
+            f"--name: expected lower-case letters, digits, '.', '_' and '-', at most 63, with a letter or digit "
+            f"at both ends, got {name!r}"
+        ) from None
     text = manifest.model_dump_json(indent=2).encode()
     version = hashlib.sha256(text).hexdigest()[:12]
     target = _bentoml_folder() / name / version
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _bentoml_folder().mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=_bentoml_folder().parent, prefix="publishing-") as aside:
             staged = _stage(model, text, f"{name}:{version}", Path(aside))
             Model.open(staged)
+            target.parent.mkdir(exist_ok=True)
             os.rename(staged, target)
     _point_latest(target)
     return f"{name}:{version}"
@@ -120,9 +127,10 @@ def _stage(model: Model, manifest: bytes, tag: str, aside: Path) -> Path:
 
     store = ModelStore(aside)
     with bentoml.models.create(tag, labels={_MARKER: model.manifest.plugin}, _model_store=store) as staged:
-        for file in model.path.iterdir():
-            if file.is_file() and file.name not in {MANIFEST, "model.yaml"}:
-                shutil.copy2(file, staged.path_of(file.name))
+        there = COMPANIONS - {MANIFEST, "model.yaml"}
+        for name in [*model.manifest.files, *(name for name in there if (model.path / name).is_file())]:
+            Path(staged.path_of(name)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(model.path / name, staged.path_of(name))
         Path(staged.path_of(MANIFEST)).write_bytes(manifest)
     return aside.joinpath(*tag.split(":"))
 
@@ -147,8 +155,14 @@ def _in_bentoml() -> Iterator[Found]:
         return
     for latest in sorted(root.glob("*/latest")):
         path = latest.parent / latest.read_text().strip()
-        if (path / MANIFEST).is_file():
+        if (path / MANIFEST).is_file() and _is_ours(f"{path.parent.name}:{path.name}"):
             yield Found(latest.parent.name, path, "bentoml")
+
+
+def _is_ours(tag: str) -> bool:
+    from bentoml._internal.models import ModelStore  # noqa: PLC0415 - `import brigantine` must not import bentoml
+
+    return _MARKER in ModelStore(_bentoml_folder()).get(tag).info.labels
 
 
 def _in_plugins() -> Iterator[Found]:

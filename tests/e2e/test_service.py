@@ -93,6 +93,7 @@ def test_a_stop_is_clean(tmp_path: Path):
     [
         ({"BRIGANTINE_THREAD": "2"}, "BRIGANTINE_THREAD: no such setting; did you mean BRIGANTINE_THREADS?"),
         ({"BRIGANTINE_DEVICE": "tpu"}, "BRIGANTINE_DEVICE: "),
+        ({"BRIGANTINE_DEFAULT_MODEL": "nine"}, "model 'nine': expected one of mnist"),
         ({"BRIGANTINE_REQUIRE_GPU": "1"}, "a GPU is required, but ONNX Runtime"),
         ({"BRIGANTINE_MODELS_DIR": "/nowhere"}, "BRIGANTINE_MODELS_DIR: expected a folder, got /nowhere"),
     ],
@@ -103,6 +104,17 @@ def test_a_wrong_setting_ends_the_start_with_one_line(tmp_path: Path, env: dict[
     assert ended.returncode == 1
     assert message in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_strict_ends_the_start_when_a_model_is_damaged(tmp_path: Path):
+    (tiny_model(tmp_path / "models", "bad") / "model.onnx").write_bytes(b"damaged")
+    env = {"BRIGANTINE_STRICT": "1", "BRIGANTINE_MODELS_DIR": str(tmp_path / "models")}
+
+    ended = run("brigantine", "serve", home=tmp_path, **env)
+
+    assert ended.returncode == 1
+    assert "plugin_invalid: bad: " in ended.stderr
+    assert "expected sha256" in ended.stderr
 
 
 def test_generate_without_a_server_gives_what_the_server_gives(server: Server, tmp_path: Path):
@@ -133,9 +145,19 @@ def test_generate_without_a_server_gives_what_the_server_gives(server: Server, t
 def test_a_bento_is_built_and_serves_the_same_bytes(server: Server, tmp_path: Path):
     built = run("bentoml", "build", "--output", "tag", home=tmp_path / "bentoml")
     assert built.returncode == 0, built.stdout + built.stderr
+    tag = re.search(r"brigantine:(\w+)", built.stdout)
+    assert tag is not None
+    # In the image the Bento's own sources are installed; here they come first on the path, before the checkout.
+    src = tmp_path / "bentoml" / "bentos" / "brigantine" / tag[1] / "src"
+    path = os.pathsep.join(str(src / folder) for folder in ("service", "plugins", "training"))
+    where = subprocess.run(
+        [BIN / "python", "-c", "import brigantine as a, brigantine_image as b; print(a.__file__, b.__file__)"],
+        env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert where.stdout.count(str(src)) == 2
 
     body = {"prompt": "seven", "n": 16, "seed": 7, "label": 7}
-    with serving(tmp_path, ("bentoml", "serve", "brigantine:latest")) as bento:
+    with serving(tmp_path, ("bentoml", "serve", "brigantine:latest"), PYTHONPATH=path) as bento:
         ours = httpx.post(f"{bento.url}/v1/images/generations", json=body).json()["data"]
 
     assert ours == httpx.post(f"{server.url}/v1/images/generations", json=body).json()["data"]

@@ -41,6 +41,14 @@ def test_a_prompt_that_names_none_or_several_leaves_it_to_the_seed(plugin: Image
     assert label_of(plugin, prompt=prompt) == label_of(plugin)
 
 
+def test_a_long_prompt_is_read_once_a_request_and_not_once_a_row(plugin: ImagePlugin):
+    params = ImageParams(prompt="a b " * 8000)
+    for _ in range(20):
+        plugin.prepare(params, np.random.default_rng(0))
+
+    assert plugin.named_in.cache_info().misses == 1
+
+
 def test_a_label_wins_over_the_prompt(plugin: ImagePlugin):
     assert label_of(plugin, prompt="two", label=1) == 1
 
@@ -79,8 +87,19 @@ def test_a_model_that_draws_no_images_is_refused(tmp_path: Path):
 
 
 def test_the_shipped_model_draws_28_by_28(tmp_path: Path):
-    model = Store().find()["mnist"].open()
+    model = Store().get("mnist").open()
 
     assert model.manifest.outputs[0].shape[1:] == (28, 28, 1)
     assert sum(file.stat().st_size for file in model.path.iterdir()) <= 4_000_000
     assert [label.name for label in model.manifest.labels][7] == "seven"
+
+
+def test_the_shipped_model_is_as_good_as_its_card_promises():
+    """`make scores` measures these again; its card is made from the same manifest."""
+    scores = Store().get("mnist").open().manifest.scores
+
+    assert scores["fid"].value <= 0.35
+    assert scores["accuracy"].value >= 0.988
+    assert scores["coverage"].value >= 0.88
+    assert 0.40 <= scores["memorisation_auc"].value <= 0.60
+    assert {score.samples for score in scores.values()} == {10_000}

@@ -1,5 +1,6 @@
 import asyncio
 import threading
+import time
 
 import pytest
 from brigantine.engine import Engine
@@ -101,6 +102,38 @@ def test_what_a_plugin_raises_names_the_step(engine: Engine, monkeypatch: pytest
         make(engine)
 
 
+@pytest.mark.parametrize("step", ["prepare", "render"])
+def test_the_deadline_covers_every_step(engine: Engine, monkeypatch: pytest.MonkeyPatch, step: str):
+    plugin = engine.served("tiny").plugin
+    run = getattr(plugin, step)
+    monkeypatch.setattr(plugin, step, lambda *args: time.sleep(0.5) or run(*args))
+
+    begin = time.perf_counter()
+    with pytest.raises(DeadlineExceeded):
+        asyncio.run(_within(engine, 0.1))
+    assert time.perf_counter() - begin < 1.5
+
+
+async def _within(engine: Engine, timeout_s: float) -> None:
+    await engine.generate("tiny", {}, timeout_s=timeout_s)
+
+
+def test_rows_are_bounded_before_they_are_prepared(settings: Settings, monkeypatch: pytest.MonkeyPatch):
+    engine = Engine.start(settings.model_copy(update={"queue_rows": 4, "encoders": 1}), only="tiny")
+    plugin = engine.served("tiny").plugin
+    run = plugin.prepare
+    monkeypatch.setattr(plugin, "prepare", lambda *args: time.sleep(0.1) or run(*args))
+
+    async def flood() -> list[object]:
+        return await asyncio.gather(
+            *(engine.generate("tiny", {"n": 2}) for _ in range(4)), return_exceptions=True
+        )
+
+    outcomes = asyncio.run(flood())
+    engine.close()
+    assert [isinstance(outcome, QueueFull) for outcome in outcomes] == [False, False, True, True]
+
+
 @pytest.fixture
 def stuck(settings: Settings):
     """An engine whose model never answers until the test ends."""
@@ -121,7 +154,7 @@ def test_a_late_answer_is_504_and_its_work_is_dropped(stuck: Engine):
         first = asyncio.create_task(stuck.generate("tiny", {}))
         await asyncio.sleep(0.05)
         with pytest.raises(DeadlineExceeded, match=r"within 0\.2 s"):
-            await stuck.generate("tiny", {"n": 3})
+            await stuck.generate("tiny", {"n": 2})
         with pytest.raises(DeadlineExceeded):
             await first
 

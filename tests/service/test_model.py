@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 from brigantine.errors import ModelInvalid
-from brigantine.model import MANIFEST, Model
+from brigantine.model import MANIFEST, Model, sha256_of
 
 from tests.tiny import tiny_model
 
@@ -59,6 +59,28 @@ def test_a_file_outside_the_folder_is_refused(tmp_path: Path):
     (path / MANIFEST).write_text(json.dumps(manifest))
 
     with pytest.raises(ModelInvalid, match="inside the model's folder"):
+        Model.open(path)
+
+
+@pytest.mark.parametrize("name", ["weights.data", "extra/graph.onnx", "notes.txt"])
+def test_a_file_that_is_not_in_the_manifest_is_refused(tmp_path: Path, name: str):
+    path = tiny_model(tmp_path)
+    (path / name).parent.mkdir(exist_ok=True)
+    (path / name).write_text("x")
+
+    with pytest.raises(ModelInvalid, match=f"{name}: not in the manifest"):
+        Model.open(path)
+
+
+def test_the_graph_itself_must_have_a_checksum(tmp_path: Path):
+    path = tiny_model(tmp_path)
+    (path / "labels.txt").write_text("x")
+    manifest = json.loads((path / MANIFEST).read_text()) | {
+        "files": {"labels.txt": sha256_of(path / "labels.txt")}
+    }
+    (path / MANIFEST).write_text(json.dumps(manifest))
+
+    with pytest.raises(ModelInvalid, match=r"expected model\.onnx among them"):
         Model.open(path)
 
 

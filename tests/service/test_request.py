@@ -1,7 +1,7 @@
 import pytest
-from brigantine.errors import BadParams
+from brigantine.errors import BadParams, BadRequest
 from brigantine.plugin import Params
-from brigantine.request import MAX_SEED, Request, derive_seed, parse, request_type
+from brigantine.request import MAX_SEED, Request, derive_seed, parse, request_type, seeds_of
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
@@ -37,16 +37,16 @@ def test_the_first_row_has_the_requests_own_seed(seed: int):
 
 @given(SEEDS, st.integers(2, 16))
 def test_every_row_can_be_made_again_alone(seed: int, n: int):
-    seeds = parsed(seed=seed, n=n).seeds
+    seeds = seeds_of(parsed(seed=seed, n=n))
 
-    assert [parsed(seed=one).seeds for one in seeds] == [[one] for one in seeds]
+    assert [seeds_of(parsed(seed=one)) for one in seeds] == [[one] for one in seeds]
     assert len(set(seeds)) == n
     assert all(0 <= one <= MAX_SEED for one in seeds)
 
 
 @given(SEEDS, st.integers(1, 8))
 def test_more_rows_do_not_change_the_first_ones(seed: int, n: int):
-    assert parsed(seed=seed, n=16).seeds[:n] == parsed(seed=seed, n=n).seeds
+    assert seeds_of(parsed(seed=seed, n=16))[:n] == seeds_of(parsed(seed=seed, n=n))
 
 
 def test_derived_seeds_are_pinned():
@@ -60,7 +60,7 @@ def test_derived_seeds_are_pinned():
 
 
 def test_without_a_seed_each_request_draws_its_own():
-    assert parsed().seeds != parsed().seeds
+    assert seeds_of(parsed()) != seeds_of(parsed())
 
 
 @pytest.mark.parametrize(
@@ -102,3 +102,22 @@ def test_a_huge_value_is_shortened_in_the_message():
         parsed(seed="x" * 100_000)
 
     assert len(str(caught.value)) < 200
+
+
+def test_a_deeply_nested_value_is_shown_without_following_it():
+    nested: object = 1
+    for _ in range(5000):
+        nested = [nested]
+
+    with pytest.raises(BadParams, match=r"n: expected a valid integer, got \[\[\[\.\.\.\]\]\]"):
+        parsed(n=nested)
+
+
+def test_a_flood_of_fields_is_refused_as_one():
+    with pytest.raises(BadRequest, match="expected at most 64 fields, got 70000"):
+        parsed(**{f"field{i}": 1 for i in range(70_000)})
+
+
+def test_fields_of_another_part_of_the_request_are_in_the_hint():
+    with pytest.raises(BadParams, match=r"did you mean model\?"):
+        parse(WaveRequest, {"modle": "x"}, also=["model"])

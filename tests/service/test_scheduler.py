@@ -114,6 +114,21 @@ def test_one_poisonous_request_in_64_fails_alone(place: int):
     assert len(gate.sizes) <= 2 + 2 * 6  # the lone first, the whole batch, and both halves on six levels
 
 
+def test_the_other_rows_of_a_failed_request_are_not_run():
+    gate = Gate()
+    one = scheduler(gate, max_batch=4)
+    first = one.submit(rows(0))
+    assert gate.entered.wait(10)
+    doomed = one.submit(rows(*[13] * 100))
+    gate.open.set()
+
+    with pytest.raises(GenerationFailed):
+        doomed.result(10)
+    first.result(10)
+    one.close()
+    assert len(gate.sizes) == 2
+
+
 def test_an_error_of_ours_reaches_its_client_unchanged():
     def refuse(batch: Arrays) -> Arrays:
         raise BadRequest("no such chord")

@@ -14,6 +14,23 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
     assert (settings.models_dir, settings.threads) == (Path("/srv/models"), 3)
 
 
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ({"MAX_N": "200", "QUEUE_ROWS": "100"}, "max_n is 200 and queue_rows 100"),
+        ({"DEVICE": "cpu", "REQUIRE_GPU": "1"}, "device is cpu and require_gpu is set"),
+    ],
+)
+def test_settings_that_contradict_each_other(
+    monkeypatch: pytest.MonkeyPatch, env: dict[str, str], message: str
+):
+    for name, value in env.items():
+        monkeypatch.setenv(f"BRIGANTINE_{name}", value)
+
+    with pytest.raises(SettingsInvalid, match=message):
+        Settings.read()
+
+
 def test_every_fault_is_named_at_once(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("BRIGANTINE_THREAD", "2")
     monkeypatch.setenv("BRIGANTINE_DEVICE", "tpu")

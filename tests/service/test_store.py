@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from brigantine.errors import BrigantineError, ModelInvalid, ModelNotFound
-from brigantine.model import MANIFEST
+from brigantine.model import MANIFEST, sha256_of
 from brigantine.store import Store, publish
 
 from tests.tiny import tiny_model
@@ -38,7 +38,7 @@ def test_the_folder_of_the_user_comes_first(tmp_path: Path):
 def test_a_published_model_is_found_under_its_new_name(tmp_path: Path):
     tag = publish(tiny_model(tmp_path), "my-digits")
 
-    model = Store().open("my-digits")
+    model = Store().get("my-digits").open()
     assert tag.startswith("my-digits:")
     assert (model.name, model.source) == ("my-digits", "bentoml")
 
@@ -48,7 +48,7 @@ def test_a_run_is_published_by_its_model_folder(tmp_path: Path):
 
     publish(tmp_path / "run", "from-run")
 
-    assert Store().open("from-run").manifest.plugin == "image"
+    assert Store().get("from-run").open().manifest.plugin == "image"
 
 
 def test_bentoml_itself_reads_what_was_published(tmp_path: Path):
@@ -68,7 +68,7 @@ def test_publishing_twice_changes_nothing_and_a_new_model_becomes_the_latest(tmp
 
     second = publish(tiny_model(tmp_path / "b", description="better"), "my-digits")
     assert second != first
-    assert Store().open("my-digits").manifest.description == "better"
+    assert Store().get("my-digits").open().manifest.description == "better"
 
 
 def test_a_damaged_model_is_not_published(tmp_path: Path, bentoml_home: Path):
@@ -91,12 +91,45 @@ def test_a_failed_publish_leaves_nothing_behind(
         publish(tiny_model(tmp_path), "my-digits")
 
     assert "my-digits" not in Store().find()
+    assert not (bentoml_home / "models" / "my-digits").exists()
     assert not list(bentoml_home.glob("publishing-*"))
+
+
+@pytest.mark.parametrize("name", ["My Digits", "a-", "-a", "", "x" * 64, "a/b"])
+def test_a_name_that_bentoml_could_not_read_is_refused(tmp_path: Path, bentoml_home: Path, name: str):
+    with pytest.raises(ModelInvalid, match="--name: expected lower-case letters"):
+        publish(tiny_model(tmp_path), name)
+    assert not list((bentoml_home / "models").iterdir())
+
+
+def test_models_of_others_in_bentomls_store_are_not_ours_to_judge(tmp_path: Path):
+    import bentoml
+
+    with bentoml.models.create("theirs") as model:
+        Path(model.path_of(MANIFEST)).write_text("{}")
+
+    assert "theirs" not in Store().find()
+
+
+def test_files_in_folders_and_the_card_are_published_too(tmp_path: Path):
+    path = tiny_model(tmp_path)
+    (path / "vocabulary").mkdir()
+    (path / "vocabulary" / "words.txt").write_text("a b c")
+    manifest = json.loads((path / MANIFEST).read_text())
+    manifest["files"]["vocabulary/words.txt"] = sha256_of(path / "vocabulary" / "words.txt")
+    (path / MANIFEST).write_text(json.dumps(manifest))
+    (path / "README.md").write_text("# tiny")
+
+    publish(path, "wordy")
+
+    published = Store().get("wordy").open()
+    assert (published.path / "vocabulary" / "words.txt").read_text() == "a b c"
+    assert (published.path / "README.md").is_file()
 
 
 def test_an_unknown_model_lists_those_there_are():
     with pytest.raises(ModelNotFound, match=r"'nine': expected one of .*mnist"):
-        Store().open("nine")
+        Store().get("nine").open()
 
 
 def test_a_folder_and_its_manifest_must_agree_on_the_name(tmp_path: Path):
@@ -105,7 +138,7 @@ def test_a_folder_and_its_manifest_must_agree_on_the_name(tmp_path: Path):
     (path / MANIFEST).write_text(json.dumps(manifest))
 
     with pytest.raises(ModelInvalid, match="the manifest says 'another'"):
-        Store(tmp_path).open("tiny")
+        Store(tmp_path).get("tiny").open()
 
 
 def test_a_models_dir_that_is_not_there_is_refused(tmp_path: Path):

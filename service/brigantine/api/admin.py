@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from ..errors import NotReady
+from ..errors import NotReady, PluginNotFound
 from ..registry import PluginRecord, Registry
 from .http import Json, engine_of
 from .openapi import document
@@ -56,6 +56,15 @@ async def plugins(request: Request) -> Response:
     )
 
 
+async def plugin(request: Request) -> Response:
+    """One plugin."""
+    registry = engine_of(request).registry
+    name = request.path_params["plugin"]
+    if name not in registry.plugins:
+        raise PluginNotFound(f"plugin {name!r}: expected one of {', '.join(registry.plugins) or 'none'}")
+    return Json(_plugin(registry.plugins[name], registry))
+
+
 async def openapi(request: Request) -> Response:
     """The contract: every route, and the Params of every model."""
     return Json(document(engine_of(request)))
@@ -77,6 +86,7 @@ def routes() -> list[BaseRoute]:
         Route("/readyz", readyz),
         Route("/metrics", metrics),
         Route("/v1/plugins", plugins),
+        Route("/v1/plugins/{plugin}", plugin),
         Route("/openapi.json", openapi),
         Route("/docs", docs),
         Mount("/docs/assets", StaticFiles(directory=_swagger_ui())),
@@ -105,6 +115,6 @@ def _plugin(record: PluginRecord, registry: Registry) -> dict[str, object]:
         "models": [
             {"id": model.name, "state": model.state, "reason": model.reason or None, "source": model.source}
             for model in registry.models.values()
-            if plugin is not None and (model.plugin is None or isinstance(model.plugin, plugin))
+            if model.plugin_name == record.name
         ],
     }

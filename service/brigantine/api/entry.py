@@ -13,6 +13,7 @@ import re
 import time
 import uuid
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -68,11 +69,14 @@ class Entry:
         except Exception as error:
             if answer.status:
                 raise  # too late for an error object: the connection must break
-            await error_response(_as_ours(error, scope))(scope, receive, answer)
+            ours = _as_ours(error, scope)
+            if ours.status == 500:
+                log.error("%s %s %s", scope["method"], _path(scope), answer.request_id, exc_info=error)
+            await error_response(ours)(scope, receive, answer)
         if self._host.access_log:
             access.info(
                 "%s %s %s %.1f ms %s",
-                scope["method"], scope["path"], answer.status, 1e3 * (time.perf_counter() - begin), answer.request_id,
+                scope["method"], _path(scope), answer.status, 1e3 * (time.perf_counter() - begin), answer.request_id,
             )  # fmt: skip
 
 
@@ -91,6 +95,11 @@ class _Answer:
         await self._send(message)
 
 
+def _path(scope: Scope) -> str:
+    """The path as the log may have it: a new line in it must not begin one there."""
+    return quote(scope["path"])
+
+
 def _request_id(scope: Scope) -> str:
     """The client's own id when it sent a sane one, so that its log and ours can be joined."""
     for name, value in scope["headers"]:
@@ -104,10 +113,9 @@ def _as_ours(error: Exception, scope: Scope) -> BrigantineError:
         return error
     if isinstance(error, HTTPException) and error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "GET or HEAD")
-        return MethodNotAllowed(f"{scope['path']}: expected {allowed}, got {scope['method']}")
+        return MethodNotAllowed(f"{scope['path']}: expected {allowed}, got {scope['method']}", allowed)
     if isinstance(error, HTTPException) and error.status_code == 404:
         return _no_route(scope)
-    log.error("%s %s raised", scope["method"], scope["path"], exc_info=error)
     return BrigantineError("an internal error; the service's log has it under this x-request-id")
 
 

@@ -14,8 +14,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from ..engine import Engine, Generation, Served
-from ..errors import BadRequest, BodyTooLarge, BrigantineError, FieldError, NotReady
+from ..errors import (
+    BadRequest,
+    BodyTooLarge,
+    BodyTooSlow,
+    BrigantineError,
+    FieldError,
+    MethodNotAllowed,
+    NotReady,
+)
 from ..media import Media
+from ..settings import Settings
 
 __all__ = ["Json", "b64", "engine_of", "error_response", "generate", "read_object", "server_timing"]
 
@@ -45,14 +54,20 @@ def engine_of(request: Request) -> Engine:
     return engine
 
 
-async def read_object(request: Request, limit: int) -> dict[str, Any]:
-    """The request's body, a JSON object of at most `limit` bytes.
+async def read_object(request: Request, settings: Settings) -> dict[str, Any]:
+    """The request's body, a JSON object.
 
     Raises:
-        BodyTooLarge: more than `limit` bytes came, or were announced.
+        BodyTooLarge: more bytes came than the settings allow, or were announced.
+        BodyTooSlow: it did not come in time.
         BadRequest: not JSON, or not an object.
     """
-    body = await _read(request, limit)
+    try:
+        body = await asyncio.wait_for(_read(request, settings.max_body_bytes), settings.timeout_s)
+    except asyncio.TimeoutError:
+        raise BodyTooSlow(
+            f"body: expected all of it within {settings.timeout_s:g} s (BRIGANTINE_TIMEOUT_S), it is still coming"
+        ) from None
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -63,6 +78,9 @@ async def read_object(request: Request, limit: int) -> dict[str, Any]:
 
 
 async def _read(request: Request, limit: int) -> bytes:
+    announced = request.headers.get("content-length", "")
+    if "expect" in request.headers and (_whole_number(announced) or 0) > limit:
+        raise _too_large(limit, announced)  # the client waits for our word before it sends
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():
@@ -72,11 +90,12 @@ async def _read(request: Request, limit: int) -> bytes:
         elif size > _DRAIN_BYTES:
             break
     if size > limit:
-        raise BodyTooLarge(
-            f"body: expected at most {limit} bytes (BRIGANTINE_MAX_BODY_BYTES), got "
-            f"{request.headers.get('content-length', f'over {size}')}"
-        )
+        raise _too_large(limit, announced or f"over {limit}")
     return b"".join(chunks)
+
+
+def _too_large(limit: int, came: str) -> BodyTooLarge:
+    return BodyTooLarge(f"body: expected at most {limit} bytes (BRIGANTINE_MAX_BODY_BYTES), got {came}")
 
 
 def _excerpt(body: bytes, limit: int = 40) -> str:
@@ -85,14 +104,16 @@ def _excerpt(body: bytes, limit: int = 40) -> str:
 
 def error_response(error: BrigantineError) -> Response:
     """OpenAI's error object, so that every client of theirs reads it."""
-    kind = {401: "authentication_error", 429: "rate_limit_error"}.get(
-        error.status, "invalid_request_error" if error.status < 500 else "server_error"
-    )
+    kind = "invalid_request_error" if error.status < 500 else "server_error"
+    if error.status == 429:
+        kind = "rate_limit_error"
     body: dict[str, Any] = {"message": str(error), "type": kind, "param": error.param, "code": error.code}
     errors: tuple[FieldError, ...] = getattr(error, "errors", ())
     if errors:
         body["errors"] = [field._asdict() for field in errors]
     headers = {} if error.retry_after_s is None else {"Retry-After": f"{error.retry_after_s:.0f}"}
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = error.allow
     return Json({"error": body}, error.status, headers)
 
 
@@ -127,11 +148,17 @@ def _timeout_s(request: Request) -> float:
     sent = request.headers.get("x-request-timeout-ms")
     if sent is None:
         return math.inf
-    if not sent.isascii() or not sent.isdigit() or int(sent) == 0:
+    milliseconds = _whole_number(sent)
+    if not milliseconds:
         raise BadRequest(
-            f"X-Request-Timeout-Ms: expected a whole number of milliseconds over 0, got {sent!r}"
+            f"X-Request-Timeout-Ms: expected a whole number of milliseconds over 0, got {sent[:40]!r}"
         )
-    return int(sent) / 1000
+    return milliseconds / 1000
+
+
+def _whole_number(text: str) -> int | None:
+    """A header's number; None for anything else, and for more digits than a sane one has."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 12 else None
 
 
 def server_timing(generation: Generation) -> dict[str, str]:

@@ -12,6 +12,7 @@ from starlette.routing import BaseRoute, Route
 from ..engine import Generation, Served
 from ..errors import NotAcceptable
 from ..registry import ModelRecord
+from ..request import parse
 from . import http
 from .http import Json, b64, engine_of, read_object, server_timing
 
@@ -38,11 +39,11 @@ async def generate(request: Request) -> Response:
     """Generate with the plugin's own Params; `Accept` decides between JSON and the medium's bytes."""
     engine = engine_of(request)
     served = engine.served(request.path_params["model"])
-    wanted = _negotiate(request.headers.get("accept", "*/*"), served)
-    body = await read_object(request, engine.settings.max_body_bytes)
-    if wanted is not None and body.get("n") not in (None, 1):
+    wanted = _negotiate(",".join(request.headers.getlist("accept")), served)
+    body = await read_object(request, engine.settings)
+    if wanted is not None and (n := parse(served.request, body).n) != 1:
         raise NotAcceptable(
-            f"n: expected 1 for an answer in {wanted}, got {body['n']}; ask for application/json, or for one at a time"
+            f"n: expected 1 for an answer in {wanted}, got {n}; ask for application/json, or for one at a time"
         )
     generation = await http.generate(request, served, body, wanted)
     return _as_json(generation, served) if wanted is None else _as_bytes(generation)
@@ -78,7 +79,7 @@ def _negotiate(accept: str, served: Served) -> str | None:
         NotAcceptable: the header names only types that this model cannot make.
     """
     for wanted in _by_preference(accept):
-        if wanted in ("*/*", "application/*", "application/json"):
+        if wanted in ("*/*", "application/*", "application/json", ""):
             return None
         for made in served.plugin.types:
             if wanted == made or (wanted.endswith("/*") and made.startswith(wanted[:-1])):
@@ -89,13 +90,15 @@ def _negotiate(accept: str, served: Served) -> str | None:
 
 
 def _by_preference(accept: str) -> list[str]:
-    """The types of an Accept header, best first (RFC 9110, section 12.5.1)."""
+    """The types of an Accept header, best first; of equals the exact one (RFC 9110, section 12.5.1)."""
     weighted: list[tuple[float, str]] = []
     for part in accept.lower().split(","):
         kind, _, parameters = part.partition(";")
         quality = next((p.split("=")[1] for p in parameters.split(";") if p.strip().startswith("q=")), "1")
         weighted.append((_number(quality), kind.strip()))
-    return [kind for weight, kind in sorted(weighted, key=lambda pair: -pair[0]) if weight > 0]
+    return [
+        kind for weight, kind in sorted(weighted, key=lambda pair: (-pair[0], "*" in pair[1])) if weight > 0
+    ]
 
 
 def _number(text: str) -> float:

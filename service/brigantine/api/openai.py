@@ -52,12 +52,15 @@ class ImagesBody(BaseModel):
 async def images(request: Request) -> Response:
     """`POST /v1/images/generations`."""
     engine = engine_of(request)
-    body = parse(ImagesBody, await read_object(request, engine.settings.max_body_bytes))
+    body = parse(ImagesBody, await read_object(request, engine.settings))
     served = _image_model(engine, body.model)
     media_type = _media_type(served, body.output_format)
-    params = {name: value for name, value in (body.model_extra or {}).items() if value is not None}
-    if "prompt" not in served.request.model_fields:
-        params.pop("prompt", None)  # required by OpenAI's schema, so every client sends one
+    known = served.request.model_fields
+    # OpenAI's optional fields may be null, and its clients always send a prompt.
+    params = {k: v for k, v in (body.model_extra or {}).items() if not (v is None and k in known)}
+    if "prompt" not in known:
+        params.pop("prompt", None)
+    parse(served.request, params, also=ImagesBody.model_fields)
     return _answer(await generate(request, served, params, media_type), media_type)
 
 

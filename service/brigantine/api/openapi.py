@@ -36,20 +36,22 @@ def document(engine: Engine) -> dict[str, Any]:
         "/v1/models": _get("models", "List the models in service."),
         "/v1/models/{model}": _get("models", "Show one model: labels, tensors, scores, training.", "model"),
         "/v1/plugins": _get("plugins", "List the plugins, and why one was rejected."),
+        "/v1/plugins/{plugin}": _get("plugins", "Show one plugin.", "plugin"),
         "/livez": _get("health", "The process answers."),
         "/readyz": _get("health", "Every model in service has run its warm-up."),
         "/metrics": _get("health", "Prometheus metrics."),
     }
+    schemas: dict[str, Any] = {"Error": _ERROR}
     for one in served:
-        paths[f"/v1/models/{one.record.name}/generate"] = _generate(one)
+        paths[f"/v1/models/{one.record.name}/generate"] = _generate(one, _schema(one, schemas))
     images = [one for one in served if one.plugin.content == "image"]
     if images:
-        paths["/v1/images/generations"] = _images(images)
+        paths["/v1/images/generations"] = _images([_schema(one, schemas) for one in images])
     return {
         "openapi": "3.1.0",
         "info": {"title": "Brigantine", "version": version("brigantine")},
         "paths": paths,
-        "components": {"schemas": {"Error": _ERROR}},
+        "components": {"schemas": schemas},
     }
 
 
@@ -68,25 +70,30 @@ def _path(name: str) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
 
 
-def _generate(served: Served) -> dict[str, Any]:
+def _schema(served: Served, schemas: dict[str, Any]) -> dict[str, Any]:
+    """The request's schema; its definitions go to `schemas` under the model's name, so that no two can meet."""
+    prefix = f"{served.record.name}."
+    schema = served.request.model_json_schema(ref_template=f"#/components/schemas/{prefix}{{model}}")
+    schemas.update({prefix + name: definition for name, definition in schema.pop("$defs", {}).items()})
+    return schema
+
+
+def _generate(served: Served, schema: dict[str, Any]) -> dict[str, Any]:
     summary = f"Generate {served.plugin.content} with the model {served.record.name}."
     types = ("application/json", *served.plugin.types)
-    return {"post": _post(served.plugin.content, summary, served.request.model_json_schema(), types)}
+    return {"post": _post(served.plugin.content, summary, schema, types)}
 
 
-def _images(served: list[Served]) -> dict[str, Any]:
+def _images(requests: list[dict[str, Any]]) -> dict[str, Any]:
     """OpenAI's fields, and beside them every Params field of any model that makes images."""
     schema = ImagesBody.model_json_schema()
-    for one in served:
-        params = one.request.model_json_schema()
-        schema["properties"] = params["properties"] | schema["properties"]
-        schema.setdefault("$defs", {}).update(params.get("$defs", {}))
+    for request in requests:
+        schema["properties"] = request["properties"] | schema["properties"]
     summary = "Generate images, as OpenAI's images API does."
     return {"post": _post("image", summary, schema, ("application/json",))}
 
 
 def _post(tag: str, summary: str, schema: dict[str, Any], types: tuple[str, ...]) -> dict[str, Any]:
-    # Definitions stay inside the body's schema, so that two plugins may use one name for two things.
     body = {"required": True, "content": {"application/json": {"schema": schema}}}
     return {"tags": [tag], "summary": summary, "requestBody": body, **_responses(types)}
 

@@ -33,6 +33,23 @@ def test_plugins_are_listed_with_their_models(client: TestClient):
     assert [model["id"] for model in plugin["models"]] == ["tiny"]
 
 
+def test_one_plugin_is_shown_and_an_unknown_one_is_404(client: TestClient):
+    assert client.get("/v1/plugins/image").json() == client.get("/v1/plugins").json()["data"][0]
+
+    answer = client.get("/v1/plugins/smell")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "plugin_not_found")
+
+
+def test_a_rejected_model_is_listed_under_its_own_plugin_only(client: TestClient, host: Host):
+    assert host.engine is not None
+    host.engine.registry.models["alien"] = ModelRecord(
+        "alien", "folder", reason="no", plugin_name="telepathy"
+    )
+
+    [plugin] = client.get("/v1/plugins").json()["data"]
+    assert [model["id"] for model in plugin["models"]] == ["tiny"]
+
+
 def test_openapi_lists_the_params_of_every_model(client: TestClient):
     document = client.get("/openapi.json").json()
 

@@ -70,6 +70,32 @@ def test_a_fault_of_ours_is_500_without_its_details(
     assert "ZeroDivisionError" in caplog.text
 
 
+def test_what_a_plugin_raises_is_in_the_log_under_the_requests_id(
+    client: TestClient, host: Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    assert host.engine is not None
+    monkeypatch.setattr(host.engine.served("tiny").plugin, "render", lambda *args: 1 / 0)
+
+    answer = client.post("/v1/models/tiny/generate", json={}, headers={"x-request-id": "mine"})
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (500, "generation_failed")
+    [record] = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert "mine" in record.getMessage()
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_wrong_method_names_the_right_ones(client: TestClient):
+    assert client.delete("/v1/models").headers["allow"] == "GET, HEAD"
+
+
+def test_a_path_cannot_forge_a_line_of_the_log(client: TestClient, caplog: pytest.LogCaptureFixture):
+    caplog.set_level(logging.INFO, "brigantine.access")
+    client.get("/v1/models/x%0aCRITICAL%20forged%1b[31m")
+
+    [record] = [record for record in caplog.records if record.name == "brigantine.access"]
+    assert record.getMessage().startswith("GET /v1/models/x%0ACRITICAL%20forged%1B%5B31m 404 ")
+
+
 def test_one_line_of_access_log_a_request(client: TestClient, host: Host, caplog: pytest.LogCaptureFixture):
     caplog.set_level(logging.INFO, "brigantine.access")
     client.get("/livez", headers={"x-request-id": "mine"})

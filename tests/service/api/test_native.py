@@ -42,7 +42,7 @@ def test_a_client_may_wait_less_than_the_setting(client: TestClient, host: Host)
     assert "within 0.05 s" in answer.json()["error"]["message"]
 
 
-@pytest.mark.parametrize("sent", ["0", "-5", "soon", "1.5", "\u00b2"])
+@pytest.mark.parametrize("sent", ["0", "-5", "soon", "1.5", "\u00b2", "9" * 400])
 def test_a_timeout_that_is_no_number_is_refused(client: TestClient, sent: str):
     answer = client.post(URL, json={}, headers=[(b"x-request-timeout-ms", sent.encode("latin-1"))])
 
@@ -52,7 +52,9 @@ def test_a_timeout_that_is_no_number_is_refused(client: TestClient, sent: str):
     )
 
 
-@pytest.mark.parametrize("accept", ["image/png", "image/webp", "image/jpeg", "image/webp;q=0.5, image/png"])
+@pytest.mark.parametrize(
+    "accept", ["image/png", "image/webp", "image/jpeg", "image/webp;q=0.5, image/png", "*/*, image/png"]
+)
 def test_accept_decides_between_json_and_bytes(client: TestClient, accept: str):
     answer = client.post(URL, json={"seed": 7}, headers={"accept": accept})
 
@@ -63,7 +65,7 @@ def test_accept_decides_between_json_and_bytes(client: TestClient, accept: str):
 
 
 @pytest.mark.parametrize(
-    "accept", ["*/*", "application/json", "text/html, */*;q=0.1", "image/gif, application/*"]
+    "accept", ["*/*", "", "application/json", "text/html, */*;q=0.1", "image/gif, application/*"]
 )
 def test_json_is_the_answer_to_everything_else_that_allows_it(client: TestClient, accept: str):
     assert client.post(URL, json={}, headers={"accept": accept}).headers["content-type"] == "application/json"

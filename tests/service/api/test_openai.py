@@ -37,6 +37,8 @@ def test_standard_fields_without_meaning_here_are_taken(client: TestClient):
         ({"n": 10_000}, 422, "n", "less than or equal to 128, got 10000"),
         ({"seed": "seven"}, 422, "seed", "a valid integer, got 'seven'"),
         ({"sede": 7}, 422, "sede", "did you mean seed?"),
+        ({"modle": "tiny"}, 422, "modle", "did you mean model?"),
+        ({"foo": None}, 422, "foo", "one of the known fields"),
         ({"model": "dall-e-3"}, 404, "model", "model 'dall-e-3': expected one of tiny"),
         ({"model": 3}, 422, "model", "a valid string, got 3"),
         ({"output_format": "gif"}, 422, "output_format", "one of png, webp, jpeg, got 'gif'"),

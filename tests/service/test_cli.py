@@ -1,0 +1,70 @@
+"""The command line, in this process; `tests/e2e` runs it as its users do."""
+
+from pathlib import Path
+
+import pytest
+from brigantine import cli
+from PIL import Image
+from typer.testing import CliRunner
+
+
+@pytest.fixture(autouse=True)
+def tiny_store(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRIGANTINE_MODELS_DIR", str(models_dir))
+
+
+def run(*arguments: str) -> str:
+    done = CliRunner().invoke(cli.app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def refused(*arguments: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr("sys.argv", ["brigantine", *arguments])
+    with pytest.raises(SystemExit, match="1"):
+        cli.main()
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("suffix", "kind"), [(".png", "PNG"), (".webp", "WEBP"), (".jpg", "JPEG")])
+def test_one_image_has_the_type_of_its_file(tmp_path: Path, suffix: str, kind: str):
+    out = tmp_path / f"one{suffix}"
+
+    assert "seed 7" in run("generate", "--model", "tiny", "--label", "1", "--seed", "7", "--out", str(out))
+    with Image.open(out) as image:
+        assert image.format == kind
+
+
+def test_many_images_go_into_one_grid(tmp_path: Path):
+    run("generate", "--model", "tiny", "--n", "5", "--out", str(tmp_path / "grid.png"))
+
+    with Image.open(tmp_path / "grid.png") as grid:
+        assert grid.size == (3 * 8, 2 * 8)
+
+
+def test_models_and_plugins_are_listed():
+    assert "tiny" in run("models", "list")
+    assert "image/png" in run("plugins", "list")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "--model", "nine"], "model_not_found: model 'nine': expected one of mnist, tiny"),
+        (["generate", "--model", "tiny", "--label", "[/x]"], "got '[/x]'"),
+        (["generate", "--model", "tiny", "--set", "colour"], "--set: expected key=value, got 'colour'"),
+        (
+            ["generate", "--model", "tiny", "--out", "nowhere/x.png"],
+            "--out: expected a file in a folder that exists",
+        ),
+        (["generate", "--model", "tiny", "--out", "x.gif"], "not image/gif"),
+        (["models", "publish", "nowhere", "--name", "x"], "is no model: expected a manifest.json"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    said = refused(*arguments, capsys=capsys, monkeypatch=monkeypatch)
+
+    assert message in said
+    assert "Traceback" not in said
