@@ -94,6 +94,12 @@ def check_make_targets(code: str) -> None:
     assert set(re.findall(r"\bmake (\w+)", code)) <= targets
 
 
+def test_no_blank_is_left_to_fill_in():
+    for page in PAGES:
+        prose = re.sub(r"```.*?```|`[^`]*`", "", page.read_text(), flags=re.S)
+        assert not re.findall(r"\b[A-Z]+_[A-Z_]+\b", prose), page.name
+
+
 def test_links_lead_somewhere():
     for page in PAGES:
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):

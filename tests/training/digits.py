@@ -7,9 +7,9 @@ import torch
 from brigantine_training.config import Config, make_config
 from brigantine_training.data import Dataset
 
-DATA_DIR = Path(os.environ.get("BRIGANTINE_DATA_DIR") or Path(__file__).parents[3] / "shared" / "data")
+DATA_DIR = Path(os.environ.get("TEST_DATA_DIR") or Path(__file__).parents[3] / "shared" / "data")
 HAVE_MNIST = (DATA_DIR / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file()
-NO_MNIST = f"needs MNIST in {DATA_DIR}; set BRIGANTINE_DATA_DIR to the folder that holds MNIST/raw"
+NO_MNIST = f"needs MNIST in {DATA_DIR}; set TEST_DATA_DIR to the folder that holds MNIST/raw"
 
 
 def tiny_dataset(images: int = 64, side: int = 8) -> Dataset:

@@ -127,7 +127,7 @@ def test_the_commands_export_and_judge_again(
 
     assert "exported to" in command("export", str(run_dir))
     model = run_dir / "model"
-    quickly = ("evaluate", str(model), "--samples", "100", "--resamples", "2", "--threads", "1")
+    quickly = ("evaluate", str(model), "--samples", "100", "--resamples", "3", "--threads", "1")
     assert "memorisation_auc" in command(*quickly)
     assert Model.open(model).manifest.scores == {}
     command(*quickly, "--write")

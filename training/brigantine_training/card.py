@@ -62,7 +62,7 @@ def card_text(manifest: Manifest) -> str:
     """
     provenance = Provenance.read(manifest)
     sections = [
-        f"# {manifest.name}\n\n{manifest.description}",
+        f"# Model card\n\n{manifest.description}",
         f"![a grid of samples]({SAMPLES_PICTURE})\n\nNot picked: one label in each row, seed {_SEED}.",
         _scores(manifest.scores, provenance.evaluation),
         _training(provenance),

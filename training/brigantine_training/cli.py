@@ -62,18 +62,18 @@ def export(
 
 @app.command()
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="A model's folder: one with a manifest.json.")],
+    model: Annotated[Path, typer.Argument(help="A model's folder, or a run with one in model/.")],
     data_dir: Annotated[Path, typer.Option(help="The folder that holds the data set it was trained on.")],
     write: Annotated[
         bool, typer.Option("--write", help="Put the scores into the manifest and the card.")
     ] = False,
     samples: Annotated[int, typer.Option(help="Images of one draw.", min=100)] = 10_000,
-    resamples: Annotated[int, typer.Option(help="Draws; the interval is over them.", min=2, max=10)] = 3,
+    resamples: Annotated[int, typer.Option(help="Draws; the interval is over them.", min=3, max=10)] = 3,
     threads: Annotated[int, typer.Option(help="CPU threads; on a busy machine 1 is fastest.", min=0)] = 0,
 ) -> None:
     """Judge MODEL by the images that the service would return."""
     import torch
-    from brigantine.model import Model
+    from brigantine.model import MANIFEST, Model
 
     from .data import open_dataset
     from .finish import evaluate_model, write_evaluated
@@ -82,7 +82,7 @@ def evaluate(
 
     # Float32 on the CPU wherever it runs, so that the same model gets the same scores.
     apply_runtime(Runtime(torch.device("cpu"), torch.float32, threads or default_threads()))
-    opened = Model.open(model)
+    opened = Model.open(model / "model" if (model / "model" / MANIFEST).is_file() else model)
     dataset = open_dataset(Provenance.read(opened.manifest).data.name, data_dir)
     judged = evaluate_model(opened, dataset, Console(), samples, resamples)
     if write:
@@ -134,12 +134,13 @@ def _train(config: Config, data_dir: Path, out: Path, resume: bool, console: Con
     checkpoint = None
     if resume:
         checkpoint = read_checkpoint(out)
+        read_record(out).check_data(dataset)
         spent = (checkpoint["seconds"], checkpoint["trainer"]["steps"])
         if Budget(config.budget_seconds, config.budget_steps).progress(*spent) >= 1:
             raise RunError(
                 f"run folder {out}: its budget is spent ({format_seconds(spent[0])}, {spent[1]} steps). Give a larger "
                 "one in all, such as --budget 20m; the schedule is planned anew over it. To judge what is there, run "
-                "`brigantine-train export` on the folder and `brigantine-train evaluate` on the model in it."
+                "`brigantine-train export` on the folder and `brigantine-train evaluate --write` on the model in it."
             )
         folder = RunFolder.resume(out, config, last_step=checkpoint["trainer"]["steps"])
     else:
@@ -154,7 +155,16 @@ def _train(config: Config, data_dir: Path, out: Path, resume: bool, console: Con
     if not done:
         again = command if resume else f"{command} --resume"
         console.print(f"stopped and saved. To go on:\n  {again}", soft_wrap=True, highlight=False)
-        raise typer.Exit(128 + (stop.received or 0))
+    elif stop.received:
+        data, model = shlex.quote(str(data_dir)), shlex.quote(str(out / "model"))
+        console.print(
+            f"trained and saved. To judge it:\n  brigantine-train export {shlex.quote(str(out))} --data-dir {data}\n"
+            f"  brigantine-train evaluate {model} --data-dir {data} --write",
+            soft_wrap=True,
+            highlight=False,
+        )
+    if stop.received:
+        raise typer.Exit(128 + stop.received)
 
 
 def _finish(config: Config, data_dir: Path, out: Path, console: Console) -> None:

@@ -52,7 +52,7 @@ class Config(BaseModel):
     """Weight of R1 + R2 at the end of the budget (cosine)."""
 
     batch_images: int = Field(64, ge=2, le=65536)
-    """Real images in one step."""
+    """Real images in one update; a step updates each network once, on a batch of its own."""
     learning_rate: float = Field(1e-3, gt=0)
     """Adam's rate at the start, for both networks."""
     learning_rate_final: float = Field(0.1, gt=0, le=1)
@@ -62,8 +62,8 @@ class Config(BaseModel):
     adam_beta2_end: float = Field(0.99, ge=0, lt=1)
     """Adam's second-moment memory grows along a cosine: fast at first, steady at the end."""
     ema_decay: float = Field(0.9995, ge=0, lt=1)
-    """Most memory of the averaged weights per step. Warm-up keeps it under (1+t)/(10+t), so that the average
-    always spans about the last eighth of the run."""
+    """Most memory of the averaged weights per step. Warm-up keeps it under (1+t)/(10+t): until step 18,000 the average
+    spans about the last eighth of the run."""
 
     budget_seconds: float | None = Field(600.0, gt=0)
     """Wall-clock seconds of training; every schedule is a share of it."""

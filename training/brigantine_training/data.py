@@ -55,10 +55,13 @@ def _read_mnist(data_dir: Path) -> Dataset:
     if missing:
         raise DataError(
             f"dataset 'mnist': expected the four idx files in {raw}, missing: {', '.join(missing)}. Give the folder "
-            'that holds MNIST/raw as --data-dir, or fetch it: python -c "from torchvision.datasets import MNIST; '
-            f"MNIST('{data_dir}', download=True)\""
+            'that holds MNIST/raw as --data-dir, or fetch it: python -c "from brigantine_training.torchvision_guard '
+            f"import datasets; datasets.MNIST('{data_dir}', download=True)\""
         )
-    train, test = (datasets.MNIST(root=data_dir, train=part, download=False) for part in (True, False))
+    try:
+        train, test = (datasets.MNIST(root=data_dir, train=part, download=False) for part in (True, False))
+    except (RuntimeError, ValueError) as error:
+        raise DataError(f"dataset 'mnist': a file in {raw} is damaged ({error}). Fetch it again.") from None
     return Dataset(
         name="mnist",
         train_images=train.data[:, None],

@@ -47,13 +47,18 @@ def export_run(run_dir: Path, dataset: Dataset) -> Model:
         ExportMismatch: the graph draws other images than the network.
     """
     generator, config = load_generator(run_dir)
+    record = read_record(run_dir)
+    record.check_data(dataset)
     labels = tuple(map(label_of, dataset.labels))
     facts = Facts(
         name=dataset.name,
-        description=f"Draws images like those of {dataset.name}, by label: {', '.join(n.name for n in labels)}.",
+        description=(
+            f"Draws images like those of {dataset.name}, by label: {', '.join(n.name for n in labels)}. Generator "
+            f"{config.generator}, trained against the discriminator {config.discriminator} with the {config.loss} loss."
+        ),
         licence=dataset.licence,
         labels=labels,
-        training=Provenance.of(read_record(run_dir), config, dataset).model_dump(mode="json"),
+        training=Provenance.of(record, config, dataset).model_dump(mode="json"),
     )
     model = export_model(generator, run_dir / MODEL_FOLDER, facts)
     write_card(model)

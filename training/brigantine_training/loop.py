@@ -3,7 +3,7 @@
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import FrameType, TracebackType
 
 from .config import Config
@@ -73,6 +73,8 @@ class Origin:
     dataset: Dataset
     runtime: Runtime
     command: str
+    commit: str = field(default_factory=commit)
+    """Asked once, at the start: what HEAD is when the run ends is not what trained it."""
 
 
 class Loop:
@@ -152,6 +154,7 @@ class Loop:
 
     def _save(self, rates: Rates) -> None:
         self._log(rates)
+        self._trainer.check_finite()  # the last update came after the losses that were looked at
         seconds = self._clock.seconds()
         state = {
             "trainer": self._trainer.state_dict(),
@@ -168,7 +171,7 @@ class Loop:
             seconds=round(seconds, 1),
             steps=trainer.steps,
             images_seen=trainer.images_seen,
-            commit=commit(),
+            commit=origin.commit,
             versions=versions(),
             seed=origin.config.seed,
             device=origin.runtime.name,

@@ -1,6 +1,7 @@
 """The folder of one training run: what it was asked, what it said on the way, and where it stands."""
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -15,6 +16,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from .config import Config, make_config
+from .data import Dataset
 from .errors import RunError
 from .networks import Generator, build_generator
 from .torchvision_guard import utils
@@ -61,6 +63,21 @@ class RunRecord:
     parameters_generator: int
     parameters_discriminator: int
 
+    def check_data(self, dataset: Dataset) -> None:
+        """The data that the run was trained on must be the data that it is resumed with, exported and judged by.
+
+        Raises:
+            RunError: it is other data.
+        """
+        if dataset.sha256 != self.dataset_sha256:
+            raise RunError(
+                f"the run was trained on {self.dataset} with sha256 {self.dataset_sha256[:12]}..., and --data-dir "
+                f"holds {dataset.name} with {dataset.sha256[:12]}...: give the folder that it was trained on."
+            )
+
+
+_LEFT_BY_A_FAILED_START = frozenset({CONFIG, "tensorboard"})
+
 
 class RunFolder:
     """Reads and writes one run. Made by `create` or `resume`."""
@@ -76,12 +93,16 @@ class RunFolder:
         Raises:
             RunError: there is something in it already.
         """
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        there = {entry.name for entry in path.iterdir()} if path.is_dir() else set[str]()
+        if path.is_file() or there - _LEFT_BY_A_FAILED_START:
             raise RunError(
                 f"run folder {path}: expected none, or an empty one, and it has content. Add --resume to go on with "
                 "the run that is in it, or give another --out."
             )
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"run folder {path}: cannot be made: {error}. Give another --out.") from None
         _write_config(path, config)
         return cls(path, last_step=0)
 
@@ -94,9 +115,7 @@ class RunFolder:
         _write_config(path, config)
         log = path / LOG
         if log.is_file():
-            lines = [
-                line for line in log.read_text().splitlines(True) if json.loads(line)["step"] <= last_step
-            ]
+            lines = [line for line in log.read_text().splitlines(True) if _step_of(line) <= last_step]
             _write_atomically(log, "".join(lines).encode())
         return cls(path, last_step)
 
@@ -127,6 +146,14 @@ class RunFolder:
     def close(self) -> None:
         """Flush what TensorBoard still holds."""
         self._board.close()
+
+
+def _step_of(line: str) -> float:
+    """The step of a line of the log; infinite for one that was cut off while it was written."""
+    try:
+        return json.loads(line)["step"]
+    except json.JSONDecodeError:
+        return math.inf
 
 
 def _write_config(path: Path, config: Config) -> None:
@@ -207,10 +234,19 @@ def _installed(*names: str) -> Iterator[tuple[str, str]]:
 
 
 def commit() -> str:
-    """The commit of the checkout that this package runs from, "-dirty" when changed; "unknown" outside of one."""
-    here = Path(__file__).resolve().parent
-    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    """The commit of the checkout that this package runs from, "-dirty" when the package differs from it.
+
+    "unknown" outside of a checkout, also where the package is installed into somebody else's.
+    """
+    file = Path(__file__).resolve()
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        _git(file.parent, "ls-files", "--error-unmatch", file.name)
+        changed = _git(file.parent, "status", "--porcelain", "--", ".")
+        return _git(file.parent, "rev-parse", "HEAD") + ("-dirty" if changed else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -143,6 +143,18 @@ class Trainer:
             )
         return losses
 
+    def check_finite(self) -> None:
+        """Look at the averaged weights, which are what a checkpoint is kept for.
+
+        Raises:
+            DivergedError: one of them is not finite.
+        """
+        if not all(tensor.isfinite().all() for tensor in self.ema.generator.parameters()):
+            raise DivergedError(
+                f"training diverged in step {self.steps}: expected finite weights. The last checkpoint is kept; go on "
+                "from it with half the learning_rate in a new run."
+            )
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that decides the steps to come, bit for bit on a CPU with the same number of threads."""
         cuda = self._runtime.device.type == "cuda"

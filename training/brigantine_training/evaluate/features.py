@@ -7,9 +7,12 @@ otherwise and trains a slightly different classifier: compare scores by the floo
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import inspect
 import json
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +25,9 @@ from rich.progress import track
 from torch import Tensor, nn
 
 from ..data import Dataset
+from ..networks import classifier
 from ..networks.classifier import Classifier
+from . import augment
 from .augment import augmented
 
 __all__ = ["Recipe", "cache_folder", "classifier_of", "features_of", "kept", "scaled"]
@@ -36,8 +41,6 @@ class Recipe:
     """How the classifier is trained. Any change here makes a new feature space, and scores that do not
     compare with those of the old one."""
 
-    version: int = 1
-    """Raise it when the network or the augmentation changes."""
     epochs: int = 4
     batch: int = 256
     learning_rate: float = 4e-3
@@ -46,9 +49,15 @@ class Recipe:
     seed: int = 0
 
     def key(self, dataset: Dataset) -> str:
-        """What the cached files of this recipe on this data are named by."""
-        identity = json.dumps([asdict(self), dataset.sha256], sort_keys=True)
+        """What the cached files of this recipe, as the code has it now, on this data are named by."""
+        identity = json.dumps([asdict(self), dataset.sha256, _source()], sort_keys=True)
         return f"{dataset.name}-{hashlib.sha256(identity.encode()).hexdigest()[:16]}"
+
+
+def _source() -> str:
+    """The code that makes the classifier: another network or augmentation is another feature space."""
+    modules = (augment, classifier, sys.modules[__name__])
+    return "".join(inspect.getsource(module) for module in modules)
 
 
 def cache_folder() -> Path:
@@ -58,16 +67,16 @@ def cache_folder() -> Path:
 
 def classifier_of(dataset: Dataset, recipe: Recipe, console: Console) -> Classifier:
     """The data set's classifier, in eval mode: from the cache, or trained now (some two minutes)."""
-    classifier = _untrained(dataset, recipe)
+    network = _untrained(dataset, recipe)
     file = f"classifier-{recipe.key(dataset)}.pt"
-    classifier.load_state_dict(kept(file, lambda: _trained(dataset, recipe, console).state_dict()))
-    return classifier.eval()
+    network.load_state_dict(kept(file, lambda: _trained(dataset, recipe, console).state_dict()))
+    return network.eval()
 
 
-def features_of(classifier: Classifier, images: Tensor) -> Tensor:
+def features_of(network: Classifier, images: Tensor) -> Tensor:
     """Images uint8 [N, C, H, W] to features float32 [N, D]. Float32 throughout: scores must repeat."""
     with torch.inference_mode():
-        return torch.cat([classifier.features(scaled(batch)) for batch in images.split(_BATCH)])
+        return torch.cat([network.features(scaled(batch)) for batch in images.split(_BATCH)])
 
 
 def scaled(images: Tensor) -> Tensor:
@@ -76,16 +85,21 @@ def scaled(images: Tensor) -> Tensor:
 
 
 def kept(name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors of the cached file `name`; made and written first when there is none."""
+    """The tensors of the cached file `name`; made and written first when there is none.
+
+    Of two processes that make it at once, the first to finish decides for both: figures and floors must be in one
+    feature space.
+    """
     path = cache_folder() / name
     if path.is_file():
         return torch.load(path, weights_only=True)
-    tensors = make()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=path.parent, delete=False) as file:
-        torch.save(tensors, file)
-    os.replace(file.name, path)  # whole or not at all: a second run may be reading
-    return tensors
+    with NamedTemporaryFile(dir=path.parent) as file:
+        torch.save(make(), file)
+        file.flush()
+        with contextlib.suppress(FileExistsError):
+            os.link(file.name, path)  # whole or not at all
+    return torch.load(path, weights_only=True)
 
 
 def _untrained(dataset: Dataset, recipe: Recipe) -> Classifier:
@@ -97,11 +111,11 @@ def _untrained(dataset: Dataset, recipe: Recipe) -> Classifier:
 
 
 def _trained(dataset: Dataset, recipe: Recipe, console: Console) -> Classifier:
-    classifier = _untrained(dataset, recipe).train()
+    network = _untrained(dataset, recipe).train()
     rng = torch.Generator().manual_seed(recipe.seed)
     steps = recipe.epochs * (len(dataset.train_images) // recipe.batch)
     optimizer = torch.optim.AdamW(
-        classifier.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
+        network.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, recipe.learning_rate, total_steps=steps, pct_start=0.25
@@ -109,12 +123,12 @@ def _trained(dataset: Dataset, recipe: Recipe, console: Console) -> Classifier:
     batches = _batches(dataset, recipe, rng)
     label = f"training the evaluation classifier of {dataset.name} (once)"
     for images, labels in track(batches, label, total=steps, console=console, transient=True):
-        loss = nn.functional.cross_entropy(classifier(images), labels)
+        loss = nn.functional.cross_entropy(network(images), labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    return classifier
+    return network
 
 
 def _batches(dataset: Dataset, recipe: Recipe, rng: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:

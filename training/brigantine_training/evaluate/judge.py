@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -80,10 +81,16 @@ def open_judge(
     recipe = recipe or Recipe()
     samples = min(samples, len(dataset.test_images), len(dataset.train_images))
     classifier = classifier_of(dataset, recipe, console)
-    file = f"reference-{recipe.key(dataset)}-{samples}-v{_VERSION}.pt"
+    file = f"reference-{recipe.key(dataset)}-{_fingerprint(classifier)}-{samples}-v{_VERSION}.pt"
     tensors = kept(file, lambda: _measure_real(dataset, classifier, samples, console))
     floors = dict(zip(MEASURES, tensors.pop("floors").tolist(), strict=True))
     return Judge(dataset, recipe, classifier, Reference(**tensors), floors)
+
+
+def _fingerprint(classifier: Classifier) -> str:
+    """Tells two classifiers of one recipe apart: a reference belongs to the weights it was measured with."""
+    weights = torch.cat([parameter.detach().flatten() for parameter in classifier.parameters()])
+    return hashlib.sha256(weights.numpy().tobytes()).hexdigest()[:8]
 
 
 def _measure_real(
