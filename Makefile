@@ -41,7 +41,7 @@ clean:  ## Remove the environment.
 	rm -rf $(VENV)
 
 $(VENV)/.serve: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit((3, 10) > sys.version_info[:2] and "Brigantine needs Python 3.10 to 3.13; make PYTHON=python3.12 serve")'
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13) and "Brigantine needs Python 3.10 to 3.13: make PYTHON=python3.12 serve")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	touch $@

@@ -6,7 +6,12 @@ import os
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# One example that a busy machine holds up is no failure.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 # Before anything imports bentoml: the tests must not see, or touch, the models of whoever runs them.
 os.environ["BENTOML_HOME"] = tempfile.mkdtemp(prefix="brigantine-tests-")

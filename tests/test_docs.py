@@ -7,6 +7,7 @@ before it printed. `sh` blocks set a machine up: of these only the make targets 
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,16 +16,17 @@ from typing import NamedTuple
 
 import pytest
 from brigantine import errors
+from brigantine.api import admin, native, openai
 from brigantine.engine import Engine
 from brigantine.errors import BrigantineError
 from brigantine.session import RuntimeMissing
 from brigantine.settings import Settings
 
 from tests.e2e.server import BIN, Server, serving
+from tests.mnist import DATA_DIR, HAVE_MNIST, NO_MNIST
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-DATA = Path(os.environ.get("TEST_DATA_DIR") or ROOT.parent / "shared" / "data")
 
 SHORTER = {
     # Ten minutes of training and the scores that follow are too long for a test: a few steps, and the export.
@@ -53,7 +55,7 @@ def run(block: Block, server: Server, folder: Path) -> str:
     code = block.code.replace("http://localhost:3000", server.url)
     for long, short in SHORTER.items():
         code = code.replace(long, short)
-    code = code.replace("DATA", str(DATA))
+    code = code.replace("DATA", str(DATA_DIR))
     command = (
         ["bash", "-euo", "pipefail", "-c", code] if block.language == "bash" else [sys.executable, "-c", code]
     )
@@ -79,8 +81,10 @@ def test_every_block_of_the_page_runs(page: Path, server: Server, tmp_path: Path
         (tmp_path / name).symlink_to(ROOT / name)
     printed = ""
     for block in blocks(page):
-        if "brigantine-train" in block.code and not DATA.is_dir():
-            pytest.skip(f"needs MNIST below {DATA}; set TEST_DATA_DIR to the folder that holds it")
+        if "brigantine-train" in block.code and not HAVE_MNIST:
+            pytest.skip(NO_MNIST)
+        if "curl " in block.code and shutil.which("curl") is None:
+            pytest.skip("needs curl; install it with the system's package manager")
         if block.language in ("bash", "python"):
             printed = run(block, server, tmp_path)
         elif block.language == "json":
@@ -113,6 +117,15 @@ def test_every_setting_is_documented_and_none_else():
     written = set(re.findall(r"^\| `(BRIGANTINE_\w+)`", REQUEST, re.M))
 
     assert written == {f"BRIGANTINE_{name.upper()}" for name in Settings.model_fields}
+
+
+def test_every_route_is_documented_and_none_else():
+    there = {route.path for part in (admin, native, openai) for route in part.routes()}  # type: ignore[attr-defined]
+    written = set(
+        re.findall(r"`(?:(?:GET|POST) )?(/[\w/{}.]*)`", REQUEST.split("## Routes")[1].split("```")[0])
+    )
+
+    assert written == there - {"/", "/docs/assets/{name}"}
 
 
 def test_every_metric_is_documented_and_none_else(engine: Engine):

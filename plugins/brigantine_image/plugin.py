@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import Annotated
 
 import numpy as np
 from brigantine import Arrays, BadParams, FieldError, Media, Params, Plugin, image
@@ -19,7 +20,7 @@ __all__ = ["ImageParams", "ImagePlugin"]
 class ImageParams(Params):
     """What one image may be asked for."""
 
-    label: StrictInt | StrictStr | None = Field(
+    label: StrictInt | Annotated[StrictStr, Field(max_length=80)] | None = Field(
         default=None,
         description="What to draw: a label's index or its name. Absent: named in the prompt, else drawn.",
     )

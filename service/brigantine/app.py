@@ -9,12 +9,15 @@ answers all of them. See `brigantine.api.entry` for why nothing is mounted.
 from __future__ import annotations
 
 import logging
+import os
+from contextlib import suppress
 from typing import Any, cast
 
 import bentoml
 
 from .api import Entry, Host
 from .engine import Engine
+from .errors import ModelInvalid, SettingsInvalid
 from .registry import Registry
 from .session import Session, runtime
 from .settings import Settings
@@ -25,6 +28,19 @@ __all__ = ["Brigantine", "preflight"]
 log = logging.getLogger("brigantine")
 
 _host = Host()
+
+
+def _patience_s() -> float:
+    """How long BentoML waits for the first byte of an answer, in seconds.
+
+    It keeps a timer of this length for every request, also when that has been answered, so it is no longer than a
+    request can take: one timeout for the body and one for the generation, both of which are answered by us.
+    """
+    try:
+        timeout_s = Settings.read().timeout_s
+    except SettingsInvalid:  # `check` says so when the service starts; importing it must not
+        timeout_s = Settings.model_fields["timeout_s"].default
+    return 2 * timeout_s + 10
 
 
 def preflight() -> Settings:
@@ -45,7 +61,8 @@ def preflight() -> Settings:
         store.get(settings.default_model)
     if settings.require_gpu:
         for place in found.values():
-            Session.open(place.open(), require_gpu=True)
+            with suppress(ModelInvalid):  # is rejected when it is loaded, with this reason
+                Session.open(place.open(), require_gpu=True)
     if settings.strict:
         Registry.load(settings)
     return settings
@@ -66,7 +83,7 @@ _IMAGE: Any = (
     image=_IMAGE,
     workers=1,
     # Ours: deadlines (504), the access log and the metrics, all with the request's own model and id.
-    traffic={"timeout": 86_400},
+    traffic={"timeout": _patience_s()},
     logging={"access": {"enabled": False}},
     metrics={"enabled": False},
 )
@@ -80,6 +97,9 @@ class Brigantine:
 
     @bentoml.on_startup
     def start(self) -> None:
+        # One process serves. In the folder that BentoML sets here, which all services of a user share and each of
+        # them empties at its start, our counts would not last.
+        os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
         settings = Settings.read()
         _log_to_stderr()
         _host.access_log = settings.access_log

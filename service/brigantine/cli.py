@@ -11,6 +11,8 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
+import orjson
 import typer
 from PIL import Image
 from rich.console import Console
@@ -19,6 +21,7 @@ from rich.text import Text
 
 from .engine import Engine, Generation
 from .errors import BadParams, BrigantineError, FieldError
+from .media import image
 from .registry import Registry
 from .settings import Settings
 from .store import publish as publish_model
@@ -83,7 +86,7 @@ def generate(
     engine = Engine.start(settings, only=model or None)
     try:
         name = model or engine.registry.default("image", settings.default_model)
-        media_type, _ = mimetypes.guess_type(out.name)
+        media_type, _ = mimetypes.guess_type(out.name, strict=False)  # webp is standard from 3.13 on
         generation = asyncio.run(engine.generate(name, body, media_type))
     finally:
         engine.close()
@@ -139,22 +142,23 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 
 def _value(text: str) -> Any:
-    """A shell word as JSON has it: a number when it looks like one."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+    """A shell word as JSON has it; what is no JSON is text, so that only a text that looks like a number is quoted."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return text
 
 
 def _write(generation: Generation, out: Path) -> None:
     """One medium as its bytes; many images as a grid, many of anything else as numbered files."""
     bodies = [media.body for media in generation.media]
+    kind = generation.media[0].type
     if len(bodies) == 1:
         out.write_bytes(bodies[0])
-    elif generation.media[0].type.startswith("image/"):
-        _grid([Image.open(io.BytesIO(body)) for body in bodies]).save(out)
+    elif kind.startswith("image/"):
+        grid = _grid([Image.open(io.BytesIO(body)) for body in bodies])
+        pixels = np.atleast_3d(np.asarray(grid))  # uint8 [H, W, C]
+        out.write_bytes(image(pixels, kind).body)
     else:
         for index, body in enumerate(bodies):
             out.with_stem(f"{out.stem}-{index}").write_bytes(body)
@@ -164,6 +168,6 @@ def _grid(images: list[Image.Image]) -> Image.Image:
     columns = math.ceil(math.sqrt(len(images)))
     width, height = images[0].size
     grid = Image.new(images[0].mode, (columns * width, math.ceil(len(images) / columns) * height))
-    for index, image in enumerate(images):
-        grid.paste(image, (index % columns * width, index // columns * height))
+    for index, picture in enumerate(images):
+        grid.paste(picture, (index % columns * width, index // columns * height))
     return grid

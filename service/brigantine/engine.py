@@ -6,10 +6,11 @@ import asyncio
 import math
 import time
 import uuid
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 from .errors import BrigantineError, DeadlineExceeded, GenerationFailed, NotAcceptable
@@ -65,6 +66,7 @@ class Served:
             queue_bytes=settings.queue_bytes,
             on_batch=on_batch,
         )
+        metrics.queue_rows.labels(record.name).set_function(lambda: self.scheduler.waiting)
 
     @contextmanager
     def admitted(self, rows: int) -> Generator[None, None, None]:
@@ -129,7 +131,12 @@ class Engine:
         return self._served[name]
 
     async def generate(
-        self, model: str, body: Mapping[str, Any], media_type: str | None = None, timeout_s: float = math.inf
+        self,
+        model: str,
+        body: Mapping[str, Any],
+        media_type: str | None = None,
+        timeout_s: float = math.inf,
+        also: Iterable[str] = (),
     ) -> Generation:
         """Make what `body` asks for.
 
@@ -138,17 +145,19 @@ class Engine:
             body: the plugin's Params with the host's `n` and `seed`.
             media_type: one of the plugin's types, or None for its default.
             timeout_s: how long the caller will wait; the setting `timeout_s` when that is less.
+            also: fields that the caller has taken out of the body, named in the hint for an unknown one.
 
         Raises:
             ModelNotFound, NotReady, BadParams, NotAcceptable, QueueFull, DeadlineExceeded, GenerationFailed.
         """
         served = self.served(model)
+        work = partial(self._generate, served, body, media_type, also)
         within_s = min(timeout_s, self.settings.timeout_s)
         status = 500
         in_flight = self.metrics.in_flight.labels(model)
         in_flight.inc()
         try:
-            generation = await asyncio.wait_for(self._generate(served, body, media_type, within_s), within_s)
+            generation = await asyncio.wait_for(work(within_s), within_s)
             status = 200
         except asyncio.TimeoutError:
             status = DeadlineExceeded.status
@@ -164,16 +173,20 @@ class Engine:
             raise
         finally:
             in_flight.dec()
-            self.metrics.queue_rows.labels(model).set(served.scheduler.waiting)
             self.metrics.requests.labels(model, served.plugin.content, str(status)).inc()
         self._count(served, generation)
         return generation
 
     async def _generate(
-        self, served: Served, body: Mapping[str, Any], media_type: str | None, within_s: float
+        self,
+        served: Served,
+        body: Mapping[str, Any],
+        media_type: str | None,
+        also: Iterable[str],
+        within_s: float,
     ) -> Generation:
         begin = time.perf_counter()
-        request = parse(served.request, body)
+        request = parse(served.request, body, also)
         wanted = served.media_type(media_type)
         seeds = seeds_of(request)
         with served.admitted(request.n):

@@ -28,6 +28,7 @@ __all__ = [
     "Model",
     "Score",
     "TensorSpec",
+    "read_manifest",
     "sha256_of",
 ]
 
@@ -111,7 +112,7 @@ class Model(NamedTuple):
         Raises:
             ModelInvalid: the manifest is missing or wrong, or a file is missing, altered or outside the folder.
         """
-        manifest = _read_manifest(path)
+        manifest = read_manifest(path)
         for name, expected in manifest.files.items():
             _check_file(path, name, expected)
         _check_complete(path, manifest)
@@ -147,11 +148,16 @@ def _digest(manifest: Manifest) -> str:
     return _sha256(json.dumps(identity, sort_keys=True).encode())
 
 
-def _read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of the model folder `path`; no file is checked against it.
+
+    Raises:
+        ModelInvalid: there is none, or it is wrong.
+    """
     file = path / MANIFEST
     try:
         return Manifest.model_validate_json(file.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise ModelInvalid(f"{path} is no model: expected a {MANIFEST} in it, found none") from None
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())

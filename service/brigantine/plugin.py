@@ -58,7 +58,7 @@ class Plugin(ABC, Generic[P]):
     def load(self) -> None:
         """Read what the plugin needs from `self.model` (a vocabulary, say). Called once, before anything else.
 
-        Raise to say that this model cannot be served; the message becomes the reason in `/v1/models`.
+        Raise to say that this model cannot be served; the message becomes the reason in `/v1/plugins`.
         """
 
     @abstractmethod

@@ -16,7 +16,7 @@ import numpy as np
 
 from .errors import BrigantineError, ModelNotFound, ModelRejected, PluginInvalid, PluginNotFound
 from .media import Media
-from .model import Arrays, Model
+from .model import Arrays, Model, read_manifest
 from .plugin import Params, Plugin
 from .request import RESERVED, request_type
 from .scheduler import run_batch
@@ -100,7 +100,7 @@ class Registry:
         record = self.models.get(name)
         if record is None:
             raise ModelNotFound(
-                f"model {name!r}: expected one of {', '.join(self.models) or 'none (there is none)'}"
+                f"model {name[:80]!r}: expected one of {', '.join(self.models) or 'none (there is none)'}"
             )
         if record.plugin is None:
             raise ModelRejected(f"model {name!r} is not served: {record.reason}")
@@ -111,11 +111,15 @@ class Registry:
 
         Raises:
             ModelNotFound: no model makes this content.
+            ModelRejected: `preferred` would make it, but was rejected; another one must not answer in its place.
         """
+        plugin = self.plugins.get(self.models[preferred].plugin_name) if preferred in self.models else None
+        if plugin is not None and plugin.plugin is not None and plugin.plugin.content == content:
+            return self.find(preferred).name
         names = [n for n, r in self.models.items() if r.plugin is not None and r.plugin.content == content]
         if not names:
             raise ModelNotFound(f"no model that makes {content} is served; see /v1/models and /v1/plugins")
-        return preferred if preferred in names else names[0]
+        return names[0]
 
 
 def _discover() -> Iterator[PluginRecord]:
@@ -170,8 +174,9 @@ def _check_params(plugin: type[AnyPlugin]) -> None:
 
 
 def _load(place: Found, plugins: dict[str, PluginRecord], settings: Settings) -> ModelRecord:
-    model = None
+    plugin_name = ""
     try:
+        plugin_name = read_manifest(place.path).plugin
         model = place.open()
         session = Session.open(
             model,
@@ -186,9 +191,8 @@ def _load(place: Found, plugins: dict[str, PluginRecord], settings: Settings) ->
         plugin = _plugin_of(model, plugins)(model, session)
         _warm_up(plugin)
     except Exception as error:
-        named = model.manifest.plugin if model else ""
-        return ModelRecord(place.name, place.source, reason=_reason(error), plugin_name=named)
-    return ModelRecord(place.name, place.source, model, plugin, plugin_name=plugin.name)
+        return ModelRecord(place.name, place.source, reason=_reason(error), plugin_name=plugin_name)
+    return ModelRecord(place.name, place.source, model, plugin, plugin_name=plugin_name)
 
 
 def _plugin_of(model: Model, plugins: dict[str, PluginRecord]) -> type[AnyPlugin]:

@@ -33,7 +33,7 @@ class Settings(BaseSettings):
     """Refuse to start when a model would run on a CPU."""
     gpu_mem_limit_bytes: int = Field(default=0, ge=0)
     """The most device memory for each model's activations; 0 sets no limit."""
-    threads: int = Field(default_factory=lambda: len(os.sched_getaffinity(0)), ge=1, le=256)
+    threads: int = Field(default_factory=lambda: min(len(os.sched_getaffinity(0)), 256), ge=1, le=256)
     """Inference threads of each model on a CPU, each running its own batch. On a GPU it is one."""
     encoders: int = Field(default=2, ge=1, le=64)
     """Threads that prepare requests and encode finished content."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
 import os
 import shutil
 import tempfile
@@ -25,6 +26,8 @@ from .errors import BrigantineError, ModelInvalid, ModelNotFound
 from .model import COMPANIONS, MANIFEST, Manifest, Model
 
 __all__ = ["PLUGIN_GROUP", "Found", "Store", "publish"]
+
+log = logging.getLogger(__name__)
 
 PLUGIN_GROUP = "brigantine.plugins"
 """The entry-point group through which plugins, and the models that they bring along, are found."""
@@ -109,15 +112,35 @@ def publish(folder: Path, name: str) -> str:
     text = manifest.model_dump_json(indent=2).encode()
     version = hashlib.sha256(text).hexdigest()[:12]
     target = _bentoml_folder() / name / version
-    if not target.exists():
+    if not _is_sound(target):
         _bentoml_folder().mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=_bentoml_folder().parent, prefix="publishing-") as aside:
+        # Inside the store: a rename does not leave the file system.
+        with tempfile.TemporaryDirectory(dir=_bentoml_folder(), prefix=".publishing-") as aside:
             staged = _stage(model, text, f"{name}:{version}", Path(aside))
             Model.open(staged)
-            target.parent.mkdir(exist_ok=True)
-            os.rename(staged, target)
+            _put(staged, target)
     _point_latest(target)
     return f"{name}:{version}"
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        Model.open(path)
+    except ModelInvalid:
+        return False
+    return True
+
+
+def _put(staged: Path, target: Path) -> None:
+    """Rename `staged` to `target`, in place of a damaged one."""
+    target.parent.mkdir(exist_ok=True)
+    if target.exists():
+        os.rename(target, staged.with_name("damaged"))
+    try:
+        os.rename(staged, target)
+    except OSError:
+        if not _is_sound(target):  # else another process has just published the same
+            raise
 
 
 def _stage(model: Model, manifest: bytes, tag: str, aside: Path) -> Path:
@@ -161,8 +184,13 @@ def _in_bentoml() -> Iterator[Found]:
 
 def _is_ours(tag: str) -> bool:
     from bentoml._internal.models import ModelStore  # noqa: PLC0415 - `import brigantine` must not import bentoml
+    from bentoml.exceptions import BentoMLException  # noqa: PLC0415
 
-    return _MARKER in ModelStore(_bentoml_folder()).get(tag).info.labels
+    try:
+        return _MARKER in ModelStore(_bentoml_folder()).get(tag).info.labels
+    except BentoMLException as error:
+        log.warning("%s in BentoML's model store is left out, because BentoML cannot read it: %s", tag, error)
+        return False
 
 
 def _in_plugins() -> Iterator[Found]:

@@ -2,9 +2,7 @@
 
 import base64
 import io
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,13 +12,9 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional
 
-DATA = Path(os.environ.get("TEST_DATA_DIR") or Path(__file__).parents[3] / "shared" / "data")
-RAW = DATA / "MNIST" / "raw"
+from tests.mnist import HAVE_MNIST, NO_MNIST, RAW
 
-pytestmark = pytest.mark.skipif(
-    not RAW.is_dir(),
-    reason=f"needs MNIST's four idx files in {RAW}; set TEST_DATA_DIR to the folder that holds MNIST/",
-)
+pytestmark = pytest.mark.skipif(not HAVE_MNIST, reason=NO_MNIST)
 
 
 def read_idx(split: str) -> tuple[torch.Tensor, torch.Tensor]:

@@ -5,6 +5,8 @@ import re
 import socket
 import subprocess
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -29,6 +31,20 @@ def run(*command: str, home: Path, **env: str) -> subprocess.CompletedProcess[st
     )
 
 
+def metric(server: Server, sample: str) -> float:
+    """The value of one sample of /metrics; 0 when there is none yet."""
+    found = re.search(rf"^{re.escape(sample)} (\S+)$", httpx.get(f"{server.url}/metrics").text, re.M)
+    return float(found[1]) if found else 0.0
+
+
+def until(what: Callable[[], bool], patience_s: float = 20) -> bool:
+    """Whether `what` came true in time."""
+    deadline = time.monotonic() + patience_s
+    while not (true := what()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return true
+
+
 def test_a_published_model_serves_after_a_restart(tmp_path: Path):
     (tmp_path / "bentoml").mkdir()
     published = run(
@@ -50,32 +66,46 @@ def test_a_published_model_serves_after_a_restart(tmp_path: Path):
     assert answer["data"][0]["label"] == "two"
 
 
-def test_metrics_count_over_the_worker_process(tmp_path: Path):
+def test_metrics_count_requests_and_media(tmp_path: Path):
     with serving(tmp_path) as server:
         for _ in range(3):
             httpx.post(f"{server.url}/v1/models/mnist/generate", json={"n": 2})
-        text = httpx.get(f"{server.url}/metrics").text
 
-    assert re.search(r'brigantine_requests_total\{content="image",model="mnist",status="200"\} 3\.0', text)
-    assert re.search(r'brigantine_outputs_total\{content="image",model="mnist"\} 6\.0', text)
+        assert metric(server, 'brigantine_requests_total{content="image",model="mnist",status="200"}') == 3
+        assert metric(server, 'brigantine_outputs_total{content="image",model="mnist"}') == 6
+
+
+def test_a_second_service_leaves_the_counts_of_the_first_alone(tmp_path: Path):
+    with serving(tmp_path) as server:
+        httpx.post(f"{server.url}/v1/models/mnist/generate", json={"n": 2})
+        with serving(tmp_path) as other:
+            assert metric(other, 'brigantine_outputs_total{content="image",model="mnist"}') == 0
+        assert metric(server, 'brigantine_outputs_total{content="image",model="mnist"}') == 2
 
 
 def test_a_client_that_hangs_up_is_forgotten(tmp_path: Path):
-    body = b'{"n": 128}'
-    with serving(tmp_path) as server:
+    body = b'{"n": 4096}'
+    head = f"POST /v1/models/mnist/generate HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+    in_flight = 'brigantine_in_flight{model="mnist"}'
+    slow = {  # row by row on one thread: seconds of work, so that none of it is done before the clients have gone
+        "BRIGANTINE_MAX_N": "4096",
+        "BRIGANTINE_QUEUE_ROWS": "32768",
+        "BRIGANTINE_MAX_BATCH": "1",
+        "BRIGANTINE_THREADS": "1",
+        "BRIGANTINE_TIMEOUT_S": "600",
+    }
+    with serving(tmp_path, **slow) as server:
         url = httpx.URL(server.url)
-        for _ in range(5):
-            with socket.create_connection((url.host, url.port or 80)) as client:
-                head = f"POST /v1/models/mnist/generate HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
+        with ExitStack() as clients:
+            for _ in range(5):
+                client = clients.enter_context(socket.create_connection((url.host, url.port or 80)))
                 client.sendall(head.encode() + body)
-        deadline = time.monotonic() + 10
-        while server.log.count(" 499 ") < 5 and time.monotonic() < deadline:
-            time.sleep(0.05)
-        text = httpx.get(f"{server.url}/metrics").text
+            assert until(lambda: metric(server, in_flight) == 5)
 
-        assert server.log.count(" 499 ") == 5
-        assert 'brigantine_requests_total{content="image",model="mnist",status="499"} 5.0' in text
-        assert 'brigantine_in_flight{model="mnist"} 0.0' in text
+        assert until(lambda: server.log.count(" 499 ") == 5), server.log
+        assert until(lambda: metric(server, in_flight) == 0)
+        assert metric(server, 'brigantine_requests_total{content="image",model="mnist",status="499"}') == 5
+        assert metric(server, 'brigantine_outputs_total{content="image",model="mnist"}') == 0
         assert server.crashes == []
     assert server.process.returncode == 0, "a request that was left hanging keeps the server from stopping"
 

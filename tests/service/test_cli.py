@@ -1,5 +1,6 @@
 """The command line, in this process; `tests/e2e` runs it as its users do."""
 
+import mimetypes
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,32 @@ def test_many_images_go_into_one_grid(tmp_path: Path):
 
     with Image.open(tmp_path / "grid.png") as grid:
         assert grid.size == (3 * 8, 2 * 8)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("grid.webp", "WEBP"), ("grid.jpg", "JPEG"), ("grid", "PNG")])
+def test_a_grid_has_the_type_of_its_file(tmp_path: Path, name: str, kind: str):
+    arguments = ("generate", "--model", "tiny", "--n", "4", "--seed", "7", "--out")
+    run(*arguments, str(tmp_path / name))
+    run(*arguments, str(tmp_path / "exact.png"))
+
+    with Image.open(tmp_path / name) as grid, Image.open(tmp_path / "exact.png") as exact:
+        assert (grid.format, grid.size) == (kind, (2 * 8, 2 * 8))
+        if kind != "JPEG":  # the others are lossless
+            assert grid.convert("L").tobytes() == exact.convert("L").tobytes()
+
+
+def test_the_type_of_a_file_does_not_depend_on_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    bare = mimetypes.MimeTypes(filenames=())  # as without /etc/mime.types
+    monkeypatch.setattr(mimetypes, "guess_type", bare.guess_type)
+    run("generate", "--model", "tiny", "--out", str(tmp_path / "one.webp"))
+
+    with Image.open(tmp_path / "one.webp") as image:
+        assert image.format == "WEBP"
+
+
+def test_a_setting_is_json_or_text(tmp_path: Path):
+    for words in ("a two", '"7"', "two 7"):
+        run("generate", "--model", "tiny", "--set", f"prompt={words}", "--out", str(tmp_path / "x.png"))
 
 
 def test_models_and_plugins_are_listed():

@@ -47,7 +47,7 @@ def test_a_drawn_seed_is_reported(engine: Engine):
     assert bodies(engine, seed=drawn.seeds[0]) == [drawn.media[0].body]
 
 
-@examples(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.tuples(st.integers(0, 2**53 - 1), st.integers(1, 9), st.integers(0, 2)), min_size=1, max_size=12

@@ -4,7 +4,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from brigantine.errors import ModelNotFound, NotReady, PluginInvalid
+from brigantine.errors import ModelNotFound, ModelRejected, NotReady, PluginInvalid
 from brigantine.registry import Registry
 from brigantine.settings import Settings
 
@@ -162,6 +162,7 @@ def test_a_damaged_model_is_rejected_and_the_others_serve(models_dir: Path):
     registry = Registry.load(Settings(models_dir=models_dir))
 
     assert registry.models["tiny"].state == "serving"
+    assert registry.models["bad"].plugin_name == "image"
     with pytest.raises(NotReady, match=r"model 'bad' is not served: .*expected sha256"):
         registry.find("bad")
 
@@ -181,5 +182,16 @@ def test_the_default_model_is_the_preferred_one_or_the_first(tmp_path: Path):
 
     assert registry.default("image", "") == "a-first"
     assert registry.default("image", "zz-last") == "zz-last"
+    assert registry.default("image", "nowhere") == "a-first"
     with pytest.raises(ModelNotFound, match="no model that makes smell"):
         registry.default("smell", "")
+
+
+def test_no_other_model_answers_for_a_default_that_was_rejected(models_dir: Path):
+    (tiny_model(models_dir, "bad") / "model.onnx").write_bytes(b"damaged")
+    registry = Registry.load(Settings(models_dir=models_dir))
+
+    with pytest.raises(ModelRejected, match=r"model 'bad' is not served: .*expected sha256"):
+        registry.default("image", "bad")
+    with pytest.raises(ModelNotFound, match="no model that makes smell"):
+        registry.default("smell", "bad")

@@ -80,6 +80,32 @@ def test_a_damaged_model_is_not_published(tmp_path: Path, bentoml_home: Path):
     assert not (bentoml_home / "models" / "my-digits").exists()
 
 
+def test_a_damaged_copy_in_the_store_is_replaced_by_publishing_again(tmp_path: Path):
+    tag = publish(tiny_model(tmp_path), "my-digits")
+    graph = Store().get("my-digits").path / "model.onnx"
+    body = bytearray(graph.read_bytes())
+    body[100] ^= 1
+    graph.write_bytes(body)
+    with pytest.raises(ModelInvalid, match="publish the model again"):
+        Store().get("my-digits").open()
+
+    assert publish(tmp_path / "tiny", "my-digits") == tag
+    assert Store().get("my-digits").open().name == "my-digits"
+
+
+def test_an_entry_that_bentoml_cannot_read_is_left_out(tmp_path: Path, bentoml_home: Path):
+    publish(tiny_model(tmp_path), "my-digits")
+    (Store().get("my-digits").path / "model.yaml").unlink()
+
+    assert "my-digits" not in Store().find()
+    assert "mnist" in Store().find()
+
+
+def test_a_file_is_no_model(tmp_path: Path):
+    with pytest.raises(ModelInvalid, match=r"is no model: expected a manifest\.json"):
+        publish(tiny_model(tmp_path) / "model.onnx", "my-digits")
+
+
 def test_a_failed_publish_leaves_nothing_behind(
     tmp_path: Path, bentoml_home: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -92,7 +118,7 @@ def test_a_failed_publish_leaves_nothing_behind(
 
     assert "my-digits" not in Store().find()
     assert not (bentoml_home / "models" / "my-digits").exists()
-    assert not list(bentoml_home.glob("publishing-*"))
+    assert not list((bentoml_home / "models").iterdir())
 
 
 @pytest.mark.parametrize("name", ["My Digits", "a-", "-a", "", "x" * 64, "a/b"])

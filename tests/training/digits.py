@@ -1,15 +1,10 @@
 """Small stand-ins for MNIST: quick to train on, and idx files that torchvision reads like the real ones."""
 
-import os
 from pathlib import Path
 
 import torch
 from brigantine_training.config import Config, make_config
 from brigantine_training.data import Dataset
-
-DATA_DIR = Path(os.environ.get("TEST_DATA_DIR") or Path(__file__).parents[3] / "shared" / "data")
-HAVE_MNIST = (DATA_DIR / "MNIST" / "raw" / "train-images-idx3-ubyte").is_file()
-NO_MNIST = f"needs MNIST in {DATA_DIR}; set TEST_DATA_DIR to the folder that holds MNIST/raw"
 
 
 def tiny_dataset(images: int = 64, side: int = 8) -> Dataset:
@@ -31,7 +26,7 @@ def tiny_dataset(images: int = 64, side: int = 8) -> Dataset:
 
 
 def tiny_config(**changes: object) -> Config:
-    """The recipe with the smallest networks, on one CPU thread, ended by steps."""
+    """The recipe with the smallest networks, on one CPU thread, in float32, ended by steps."""
     values = {
         "dataset": "mnist",
         "generator_width": 2,
@@ -42,6 +37,7 @@ def tiny_config(**changes: object) -> Config:
         "budget_steps": 20,
         "threads": 1,
         "device": "cpu",
+        "precision": "float32",
     }
     return make_config({**values, **changes}, "a test")
 

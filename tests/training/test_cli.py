@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
-from brigantine_training import cli
+from brigantine_training import cli, finish, runtime
 from brigantine_training.config import Config
-from brigantine_training.errors import ConfigError, RunError
+from brigantine_training.errors import ConfigError, DataError, RunError
 from brigantine_training.run import load_generator, read_config, read_record
 from typer.testing import CliRunner
 
@@ -39,7 +39,7 @@ def test_a_run_by_steps_and_its_resumption_with_more(data_dir: Path, tmp_path: P
     said = _run(data_dir, out, "--steps", "3")
     assert "dcgan and residual on cpu" in said
     assert "step 3" in said
-    with pytest.raises(RunError, match="Add --resume"):
+    with pytest.raises(RunError, match="Add --resume to go on"):
         _run(data_dir, out, "--steps", "3")
     with pytest.raises(RunError, match=r"its budget is spent .*--budget 20m"):
         _run(data_dir, out, "--resume")
@@ -55,6 +55,48 @@ def test_a_run_is_not_resumed_as_another_experiment(data_dir: Path, tmp_path: Pa
     _run(data_dir, tmp_path / "run", "--steps", "1")
     with pytest.raises(RunError, match=r"gamma_start \(was 0\.1, asked 1\.0\)"):
         _run(data_dir, tmp_path / "run", "--resume", "--steps", "2", "--set", "gamma_start=1")
+
+
+def test_a_run_is_not_resumed_with_other_data(data_dir: Path, tmp_path: Path):
+    _run(data_dir, tmp_path / "run", "--steps", "1")
+    labels = data_dir / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    labels.write_bytes(labels.read_bytes()[:-1] + b"\x05")
+    with pytest.raises(DataError, match="give the folder that it was trained on"):
+        _run(data_dir, tmp_path / "run", "--resume", "--steps", "2")
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_a_run_is_resumed_in_the_number_format_that_it_began_with(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast: bool
+):
+    monkeypatch.setattr(runtime, "_cpu_multiplies_bfloat16", lambda: fast)
+    _run(data_dir, tmp_path / "run", "--steps", "1")
+    began = read_record(tmp_path / "run")
+    monkeypatch.setattr(runtime, "_cpu_multiplies_bfloat16", lambda: not fast)
+    _run(data_dir, tmp_path / "run", "--resume", "--steps", "2", "--threads", "2")
+    resumed = read_record(tmp_path / "run")
+    assert resumed.precision == began.precision == ("bfloat16" if fast else "float32")
+    assert re.fullmatch(r"cpu \(.*, 1 threads\), then cpu \(.*, 2 threads\)", resumed.device)
+
+
+def test_names_with_brackets_are_printed_as_they_are(data_dir: Path, tmp_path: Path):
+    assert f"{tmp_path}/[bold]/[/x]: dcgan" in _run(data_dir, tmp_path / "[bold]" / "[/x]", "--steps", "1")
+
+
+def test_ctrl_c_while_judging_says_how_to_go_on(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(finish, "finish_run", interrupted)
+    arguments = [
+        word for word in _arguments(data_dir, tmp_path / "run", "--steps", "1") if word != "--no-evaluate"
+    ]
+    ended = CliRunner().invoke(cli.app, arguments)
+    assert ended.exit_code == 130
+    assert f"trained, and not judged. To judge it:\n  brigantine-train export {tmp_path}/run" in ended.output
+    assert read_record(tmp_path / "run").steps == 1
 
 
 def test_nothing_is_made_for_a_setting_that_is_unknown(data_dir: Path, tmp_path: Path):

@@ -37,6 +37,7 @@ def test_an_unknown_key_is_named_with_the_nearest_and_the_known_ones():
         ({"dataset": "mnist", "loss": "hinge"}, "loss: Input should be 'relativistic' or 'non-saturating'"),
         ({"dataset": "mnist", "learning_rate": float("nan")}, "learning_rate"),
         ({}, "dataset: Field required"),
+        ({"dataset": "mnist", "loss": "non-saturating"}, "preset x: the non-saturating loss has no penalty"),
         ({"dataset": "mnist", "budget_seconds": None}, "no budget"),
     ],
 )

@@ -7,7 +7,8 @@ import torch
 from brigantine_training.data import Sampler, open_dataset
 from brigantine_training.errors import DataError
 
-from tests.training.digits import DATA_DIR, HAVE_MNIST, NO_MNIST, write_idx
+from tests.mnist import DATA_DIR, HAVE_MNIST, NO_MNIST
+from tests.training.digits import write_idx
 
 
 def test_mnist_is_read_with_its_labels(tmp_path: Path):
@@ -47,6 +48,14 @@ def test_a_missing_folder_says_what_was_expected_where(tmp_path: Path):
     assert "train-images-idx3-ubyte" in message
     assert "--data-dir" in message
     assert "download=True" in message
+
+
+@pytest.mark.parametrize("body", [b"<html>404</html>", b"", b"\0\0\x08\x03\0\0"])
+def test_a_file_that_is_no_idx_file_is_named(tmp_path: Path, body: bytes):
+    write_idx(tmp_path)
+    (tmp_path / "MNIST" / "raw" / "train-images-idx3-ubyte").write_bytes(body)
+    with pytest.raises(DataError, match="damaged or no idx file"):
+        open_dataset("mnist", tmp_path)
 
 
 def test_an_unknown_data_set_names_the_known_ones(tmp_path: Path):

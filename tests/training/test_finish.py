@@ -11,7 +11,7 @@ from brigantine.model import Model
 from brigantine_training import cli, data
 from brigantine_training.card import card_text, write_card
 from brigantine_training.data import Dataset
-from brigantine_training.errors import RunError, ScoringError
+from brigantine_training.errors import DataError, RunError, ScoringError
 from brigantine_training.evaluate import MEASURES, Recipe
 from brigantine_training.finish import evaluate_model, export_run, finish_run
 from brigantine_training.networks import build_generator
@@ -106,8 +106,13 @@ def test_the_samples_are_a_row_for_each_label(exported: Model, tmp_path: Path):
 
 
 def test_other_data_than_it_was_trained_on_is_refused(exported: Model, dataset: Dataset):
-    with pytest.raises(ScoringError, match="give the folder that holds it as --data-dir"):
+    with pytest.raises(DataError, match="give the folder that it was trained on"):
         evaluate_model(exported, replace(dataset, sha256="6" * 64), QUIET)
+
+
+def test_a_run_is_not_exported_as_trained_on_other_data(run_dir: Path, dataset: Dataset):
+    with pytest.raises(DataError, match="give the folder that it was trained on"):
+        export_run(run_dir, replace(dataset, sha256="6" * 64))
 
 
 def test_a_model_without_provenance_is_refused(exported: Model):

@@ -45,7 +45,7 @@ RECORD = RunRecord(
 
 def test_a_folder_with_content_is_not_overwritten(tmp_path: Path):
     (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(RunError, match="--resume"):
+    with pytest.raises(RunError, match=r"it has content\. Give another --out"):
         RunFolder.create(tmp_path, tiny_config())
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -91,6 +91,9 @@ def test_a_checkpoint_replaces_the_last_one_whole(tmp_path: Path, monkeypatch: p
     with pytest.raises(OSError, match="no space"):
         folder.write_checkpoint({"value": torch.zeros(2)}, RECORD)
     folder.close()
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {
+        "config.json", "tensorboard", "checkpoint.pt", "run.json"
+    }  # fmt: skip
     assert torch.equal(run.read_checkpoint(tmp_path / "run")["value"], torch.ones(2))
     assert run.read_record(tmp_path / "run") == RECORD
 

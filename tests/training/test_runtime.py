@@ -17,7 +17,7 @@ def test_bfloat16_is_taken_where_the_cpu_multiplies_it(
     monkeypatch: pytest.MonkeyPatch, fast: bool, dtype: torch.dtype
 ):
     monkeypatch.setattr(runtime, "_cpu_multiplies_bfloat16", lambda: fast)
-    assert runtime.choose_runtime(tiny_config()).dtype is dtype
+    assert runtime.choose_runtime(tiny_config(precision="auto")).dtype is dtype
 
 
 def test_the_precision_that_is_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch):

@@ -1,5 +1,7 @@
 """One step after the other, and exactly the same steps after a resumption."""
 
+from typing import Any
+
 import pytest
 import torch
 from brigantine_training.config import Config
@@ -10,10 +12,11 @@ from brigantine_training.trainer import Trainer
 
 from tests.training.digits import tiny_config, tiny_dataset
 
+NO_PENALTY: dict[str, Any] = {"loss": "non-saturating", "gamma_start": 0, "gamma_end": 0}
 RECIPES = {
     "mnist": tiny_config(),
-    "mnist-dcgan": tiny_config(discriminator="dcgan", loss="non-saturating"),
-    "mnist-mlp": tiny_config(generator="mlp", discriminator="mlp", loss="non-saturating"),
+    "mnist-dcgan": tiny_config(discriminator="dcgan", **NO_PENALTY),
+    "mnist-mlp": tiny_config(generator="mlp", discriminator="mlp", **NO_PENALTY),
     "bfloat16": tiny_config(precision="bfloat16"),
 }
 
@@ -75,6 +78,15 @@ def test_numbers_that_are_not_finite_stop_the_run_with_a_remedy():
     _steps(trainer, config, 0, 1)
     with pytest.raises(DivergedError, match=r"by step 1.*gamma_start"):
         trainer.take_losses()
+
+
+def test_weights_that_are_not_finite_are_not_kept():
+    trainer = _trainer(tiny_config())
+    trainer.check_finite()
+    with torch.no_grad():
+        next(trainer.ema.generator.parameters())[0] = torch.nan
+    with pytest.raises(DivergedError, match="expected finite weights"):
+        trainer.check_finite()
 
 
 def test_the_grid_is_ten_by_ten_of_the_same_noise():

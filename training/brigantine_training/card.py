@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .evaluate import MEASURES, Measure, ServedSampler
 from .evaluate.report import cells
+from .files import replacing
 from .provenance import Protocol, Provenance
 
 __all__ = ["CARD", "SAMPLES_PICTURE", "card_text", "write_card"]
@@ -33,7 +34,8 @@ def write_card(model: Model) -> None:
         ScoringError: it is no image model.
     """
     write_samples(model, model.path / SAMPLES_PICTURE)
-    (model.path / CARD).write_text(card_text(model.manifest), encoding="utf-8")
+    with replacing(model.path / CARD) as file:
+        file.write_text(card_text(model.manifest), encoding="utf-8")
 
 
 def write_samples(model: Model, path: Path) -> None:
@@ -43,7 +45,8 @@ def write_samples(model: Model, path: Path) -> None:
     grid = _grid(ServedSampler(model)(labels, _SEED), rows)
     picture = Image.fromarray(grid.squeeze(2).numpy() if grid.shape[2] == 1 else grid.numpy())
     size = picture.width * _ZOOM, picture.height * _ZOOM
-    picture.resize(size, Image.Resampling.NEAREST).save(path, optimize=True)
+    with replacing(path) as file:
+        picture.resize(size, Image.Resampling.NEAREST).save(file, "PNG", optimize=True)
 
 
 def _grid(images: Tensor, rows: int) -> Tensor:

@@ -1,6 +1,7 @@
 """The command `brigantine-train`."""
 
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -37,7 +38,7 @@ def run(
     changes |= _budget_changes(budget, steps)
     if threads is not None:
         changes["threads"] = threads
-    console = Console()
+    console = _console()
     config = make_config({**read_preset(preset), **changes}, f"preset {preset}")
     if resume:
         config = _resumed_config(out, config, changes)
@@ -57,7 +58,7 @@ def export(
     from .run import read_config
 
     model = export_run(run, open_dataset(read_config(run).dataset, data_dir))
-    Console().print(f"exported to {model.path}", soft_wrap=True, highlight=False)
+    _console().print(f"exported to {model.path}", soft_wrap=True)
 
 
 @app.command()
@@ -84,7 +85,7 @@ def evaluate(
     apply_runtime(Runtime(torch.device("cpu"), torch.float32, threads or default_threads()))
     opened = Model.open(model / "model" if (model / "model" / MANIFEST).is_file() else model)
     dataset = open_dataset(Provenance.read(opened.manifest).data.name, data_dir)
-    judged = evaluate_model(opened, dataset, Console(), samples, resamples)
+    judged = evaluate_model(opened, dataset, _console(), samples, resamples)
     if write:
         write_evaluated(judged)
 
@@ -128,13 +129,15 @@ def _train(config: Config, data_dir: Path, out: Path, resume: bool, console: Con
     from .runtime import apply_runtime, choose_runtime
     from .schedule import Budget
 
-    runtime = choose_runtime(config)
+    earlier = read_record(out) if resume else None
+    # A run stays in the number format that it began with: another machine may choose another one.
+    runtime = choose_runtime(config.changed(precision=earlier.precision) if earlier else config)
     apply_runtime(runtime)
     dataset = open_dataset(config.dataset, data_dir)
     checkpoint = None
-    if resume:
+    if earlier:
         checkpoint = read_checkpoint(out)
-        read_record(out).check_data(dataset)
+        dataset.check_is(earlier.dataset_sha256, str(out))
         spent = (checkpoint["seconds"], checkpoint["trainer"]["steps"])
         if Budget(config.budget_seconds, config.budget_steps).progress(*spent) >= 1:
             raise RunError(
@@ -146,23 +149,17 @@ def _train(config: Config, data_dir: Path, out: Path, resume: bool, console: Con
     else:
         folder = RunFolder.create(out, config)
     on = f"{config.generator} and {config.discriminator} on {runtime.name}"
-    console.print(f"{out}: {on}, {runtime.dtype}", soft_wrap=True, highlight=False)
+    console.print(f"{out}: {on}, {runtime.dtype}", soft_wrap=True)
     command = shlex.join(["brigantine-train", *sys.argv[1:]])
-    origin = Origin(config, dataset, runtime, f"{read_record(out).command}\n{command}" if resume else command)
+    origin = Origin(config, dataset, runtime, command, earlier)
     with StopSignal() as stop, TrainingProgress(console) as shown:
         done = Loop(origin, folder, shown, checkpoint).train(stop)
     folder.close()
     if not done:
         again = command if resume else f"{command} --resume"
-        console.print(f"stopped and saved. To go on:\n  {again}", soft_wrap=True, highlight=False)
+        console.print(f"stopped and saved. To go on:\n  {again}", soft_wrap=True)
     elif stop.received:
-        data, model = shlex.quote(str(data_dir)), shlex.quote(str(out / "model"))
-        console.print(
-            f"trained and saved. To judge it:\n  brigantine-train export {shlex.quote(str(out))} --data-dir {data}\n"
-            f"  brigantine-train evaluate {model} --data-dir {data} --write",
-            soft_wrap=True,
-            highlight=False,
-        )
+        console.print(f"trained and saved. {_how_to_judge(out, data_dir)}", soft_wrap=True)
     if stop.received:
         raise typer.Exit(128 + stop.received)
 
@@ -172,7 +169,25 @@ def _finish(config: Config, data_dir: Path, out: Path, console: Console) -> None
     from .finish import finish_run
     from .runtime import choose_runtime
 
-    finish_run(out, open_dataset(config.dataset, data_dir), console, choose_runtime(config).threads)
+    dataset = open_dataset(config.dataset, data_dir)
+    try:
+        finish_run(out, dataset, console, choose_runtime(config).threads)
+    except KeyboardInterrupt:
+        console.print(f"trained, and not judged. {_how_to_judge(out, data_dir)}", soft_wrap=True)
+        raise typer.Exit(128 + signal.SIGINT) from None
+
+
+def _how_to_judge(out: Path, data_dir: Path) -> str:
+    data, run, model = (shlex.quote(str(path)) for path in (data_dir, out, out / "model"))
+    return (
+        f"To judge it:\n  brigantine-train export {run} --data-dir {data}\n"
+        f"  brigantine-train evaluate {model} --data-dir {data} --write"
+    )
+
+
+def _console() -> Console:
+    """Paths and commands are printed as they are."""
+    return Console(markup=False, highlight=False)
 
 
 def main() -> None:

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from .errors import ConfigError
 
@@ -47,7 +48,7 @@ class Config(BaseModel):
     loss: Literal["relativistic", "non-saturating"] = "relativistic"
     """Relativistic pairing with R1 and R2 (R3GAN), or the classic non-saturating cross-entropy."""
     gamma_start: float = Field(0.1, ge=0)
-    """Weight of R1 + R2 at the start. Under 0.05 the relativistic loss has been seen to collapse."""
+    """Weight of R1 + R2 at the start, in the relativistic loss. Under 0.05 that has been seen to collapse."""
     gamma_end: float = Field(0.05, ge=0)
     """Weight of R1 + R2 at the end of the budget (cosine)."""
 
@@ -82,6 +83,12 @@ class Config(BaseModel):
     sample_every_seconds: float = Field(60.0, gt=0)
     checkpoint_every_seconds: float = Field(120.0, gt=0)
 
+    @model_validator(mode="after")
+    def _agree(self) -> "Config":
+        if self.loss == "non-saturating" and (self.gamma_start or self.gamma_end):
+            raise ValueError("the non-saturating loss has no penalty: set gamma_start and gamma_end to 0")
+        return self
+
     def changed(self, **changes: Any) -> "Config":
         """This configuration with some fields changed, validated again."""
         return make_config({**self.model_dump(), **changes}, "the changed configuration")
@@ -109,15 +116,17 @@ def make_config(values: dict[str, Any], source: str) -> Config:
     try:
         config = Config(**values)
     except ValidationError as error:
-        lines = [
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']}"
-            + ("" if e["type"] == "missing" else f", got {e['input']!r}")
-            for e in error.errors()
-        ]
-        raise ConfigError(f"{source}: " + "; ".join(lines)) from None
+        raise ConfigError(f"{source}: " + "; ".join(map(_fault, error.errors()))) from None
     if config.budget_seconds is None and config.budget_steps is None:
         raise ConfigError(f"{source}: no budget. Set budget_seconds or budget_steps, so that training ends.")
     return config
+
+
+def _fault(error: ErrorDetails) -> str:
+    if not error["loc"]:
+        return error["msg"].removeprefix("Value error, ")
+    got = "" if error["type"] == "missing" else f", got {error['input']!r}"
+    return f"{'.'.join(map(str, error['loc']))}: {error['msg']}{got}"
 
 
 def find_preset(preset: str) -> Path:

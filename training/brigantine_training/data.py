@@ -35,6 +35,18 @@ class Dataset:
         channels, height, width = self.train_images.shape[1:]
         return channels, height, width
 
+    def check_is(self, sha256: str, trained: str) -> None:
+        """A run is resumed, exported and judged with the data that it was trained on.
+
+        Raises:
+            DataError: `sha256`, of the data that `trained` was trained on, is not this data set's.
+        """
+        if self.sha256 != sha256:
+            raise DataError(
+                f"{trained}: trained on data with sha256 {sha256[:12]}..., and --data-dir holds {self.name} with "
+                f"{self.sha256[:12]}...: give the folder that it was trained on."
+            )
+
 
 def open_dataset(name: str, data_dir: Path) -> Dataset:
     """Read the data set `name` out of `data_dir`; nothing is downloaded.
@@ -60,8 +72,10 @@ def _read_mnist(data_dir: Path) -> Dataset:
         )
     try:
         train, test = (datasets.MNIST(root=data_dir, train=part, download=False) for part in (True, False))
-    except (RuntimeError, ValueError) as error:
-        raise DataError(f"dataset 'mnist': a file in {raw} is damaged ({error}). Fetch it again.") from None
+    except (RuntimeError, ValueError, AssertionError, KeyError) as error:  # as torchvision finds out
+        raise DataError(
+            f"dataset 'mnist': a file in {raw} is damaged or no idx file ({error!r}). Fetch it again."
+        ) from None
     return Dataset(
         name="mnist",
         train_images=train.data[:, None],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import warnings
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,6 +17,7 @@ from brigantine.session import Session
 from torch import Tensor, nn
 
 from .errors import ExportMismatch
+from .files import replacing
 from .networks import Generator
 
 __all__ = ["BATCHES", "Facts", "export_model", "label_of", "write_manifest"]
@@ -91,9 +91,8 @@ def label_of(name: str) -> Label:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Put manifest.json in place, whole or not at all."""
-    temporary = folder / f"{MANIFEST}.tmp"
-    temporary.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / MANIFEST)
+    with replacing(folder / MANIFEST) as file:
+        file.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
 def _graph_of(network: _Served, generator: Generator) -> onnx.ModelProto:
@@ -163,9 +162,8 @@ def _drawn_spec(generator: Generator) -> TensorSpec:
 
 def _write(graph: onnx.ModelProto, folder: Path, manifest: Manifest) -> Model:
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / f"{_GRAPH}.tmp"
-    temporary.write_bytes(graph.SerializeToString(deterministic=True))
-    os.replace(temporary, folder / _GRAPH)
+    with replacing(folder / _GRAPH) as file:
+        file.write_bytes(graph.SerializeToString(deterministic=True))
     write_manifest(folder, manifest.model_copy(update={"files": {_GRAPH: sha256_of(folder / _GRAPH)}}))
     return Model.open(folder)
 

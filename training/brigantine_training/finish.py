@@ -10,7 +10,6 @@ from rich.console import Console
 
 from .card import write_card
 from .data import Dataset
-from .errors import ScoringError
 from .evaluate import RESAMPLES, SAMPLES, Judge, ServedSampler, open_judge, print_report, score_sampler
 from .evaluate.prdc import NEIGHBOURS
 from .export import Facts, export_model, label_of, write_manifest
@@ -44,11 +43,12 @@ def export_run(run_dir: Path, dataset: Dataset) -> Model:
 
     Raises:
         RunError: there is no run, or it has no checkpoint yet.
+        DataError: it was trained on other data than `dataset`.
         ExportMismatch: the graph draws other images than the network.
     """
     generator, config = load_generator(run_dir)
     record = read_record(run_dir)
-    record.check_data(dataset)
+    dataset.check_is(record.dataset_sha256, str(run_dir))
     labels = tuple(map(label_of, dataset.labels))
     facts = Facts(
         name=dataset.name,
@@ -78,10 +78,11 @@ def evaluate_model(
         The model with the new scores in its manifest; nothing is written.
 
     Raises:
-        ScoringError: it is no image model, or was trained on other data than `dataset`.
+        ScoringError: it is no image model.
+        DataError: it was trained on other data than `dataset`.
     """
     provenance = Provenance.read(model.manifest)
-    _check_data(model, provenance, dataset)
+    dataset.check_is(provenance.data.sha256, str(model.path))
     sampler = ServedSampler(model)
     judge = open_judge(dataset, console, samples)
     scores = score_sampler(sampler, judge, console, resamples)
@@ -95,15 +96,6 @@ def write_evaluated(model: Model) -> None:
     """Write the manifest with its scores, and the card that shows them."""
     write_manifest(model.path, model.manifest)
     write_card(model)
-
-
-def _check_data(model: Model, provenance: Provenance, dataset: Dataset) -> None:
-    if provenance.data.sha256 != dataset.sha256:
-        raise ScoringError(
-            f"{model.path}: trained on {provenance.data.name} with sha256 {provenance.data.sha256}, and the data "
-            f"folder has {dataset.name} with {dataset.sha256}. Scores compare with the training data only: give the "
-            "folder that holds it as --data-dir."
-        )
 
 
 def _protocol(judge: Judge, resamples: int) -> Protocol:

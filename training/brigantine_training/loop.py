@@ -73,6 +73,8 @@ class Origin:
     dataset: Dataset
     runtime: Runtime
     command: str
+    earlier: RunRecord | None = None
+    """What a resumed run goes on from."""
     commit: str = field(default_factory=commit)
     """Asked once, at the start: what HEAD is when the run ends is not what trained it."""
 
@@ -166,15 +168,20 @@ class Loop:
 
     def _record(self, seconds: float) -> RunRecord:
         origin, trainer = self._origin, self._trainer
+        command, device = origin.command, origin.runtime.name
+        if origin.earlier:
+            command = f"{origin.earlier.command}\n{command}"
+            before = origin.earlier.device
+            device = before if before.endswith(device) else f"{before}, then {device}"
         return RunRecord(
-            command=origin.command,
+            command=command,
             seconds=round(seconds, 1),
             steps=trainer.steps,
             images_seen=trainer.images_seen,
             commit=origin.commit,
             versions=versions(),
             seed=origin.config.seed,
-            device=origin.runtime.name,
+            device=device,
             precision=str(origin.runtime.dtype).removeprefix("torch."),
             threads=origin.runtime.threads,
             dataset=origin.dataset.name,

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import platform
 import subprocess
 from collections.abc import Iterator
@@ -16,8 +15,8 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from .config import Config, make_config
-from .data import Dataset
 from .errors import RunError
+from .files import replacing
 from .networks import Generator, build_generator
 from .torchvision_guard import utils
 
@@ -63,18 +62,6 @@ class RunRecord:
     parameters_generator: int
     parameters_discriminator: int
 
-    def check_data(self, dataset: Dataset) -> None:
-        """The data that the run was trained on must be the data that it is resumed with, exported and judged by.
-
-        Raises:
-            RunError: it is other data.
-        """
-        if dataset.sha256 != self.dataset_sha256:
-            raise RunError(
-                f"the run was trained on {self.dataset} with sha256 {self.dataset_sha256[:12]}..., and --data-dir "
-                f"holds {dataset.name} with {dataset.sha256[:12]}...: give the folder that it was trained on."
-            )
-
 
 _LEFT_BY_A_FAILED_START = frozenset({CONFIG, "tensorboard"})
 
@@ -95,9 +82,11 @@ class RunFolder:
         """
         there = {entry.name for entry in path.iterdir()} if path.is_dir() else set[str]()
         if path.is_file() or there - _LEFT_BY_A_FAILED_START:
+            resume = (
+                "Add --resume to go on with the run that is in it, or give" if CHECKPOINT in there else "Give"
+            )
             raise RunError(
-                f"run folder {path}: expected none, or an empty one, and it has content. Add --resume to go on with "
-                "the run that is in it, or give another --out."
+                f"run folder {path}: expected none, or an empty one, and it has content. {resume} another --out."
             )
         try:
             path.mkdir(parents=True, exist_ok=True)
@@ -116,7 +105,8 @@ class RunFolder:
         log = path / LOG
         if log.is_file():
             lines = [line for line in log.read_text().splitlines(True) if _step_of(line) <= last_step]
-            _write_atomically(log, "".join(lines).encode())
+            with replacing(log) as file:
+                file.write_text("".join(lines))
         return cls(path, last_step)
 
     def write_log(self, line: LogLine) -> None:
@@ -138,10 +128,10 @@ class RunFolder:
 
     def write_checkpoint(self, state: dict[str, Any], record: RunRecord) -> None:
         """Put `state` and `record` in place of the last ones; a crash half-way leaves those as they were."""
-        temporary = self.path / f"{CHECKPOINT}.tmp"
-        torch.save(state, temporary)
-        os.replace(temporary, self.path / CHECKPOINT)
-        _write_atomically(self.path / RECORD, (json.dumps(asdict(record), indent=2) + "\n").encode())
+        with replacing(self.path / CHECKPOINT) as file:
+            torch.save(state, file)
+        with replacing(self.path / RECORD) as file:
+            file.write_text(json.dumps(asdict(record), indent=2) + "\n")
 
     def close(self) -> None:
         """Flush what TensorBoard still holds."""
@@ -157,13 +147,8 @@ def _step_of(line: str) -> float:
 
 
 def _write_config(path: Path, config: Config) -> None:
-    _write_atomically(path / CONFIG, (config.model_dump_json(indent=2) + "\n").encode())
-
-
-def _write_atomically(path: Path, body: bytes) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(body)
-    os.replace(temporary, path)
+    with replacing(path / CONFIG) as file:
+        file.write_text(config.model_dump_json(indent=2) + "\n")
 
 
 def read_config(path: Path) -> Config:

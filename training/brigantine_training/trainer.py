@@ -138,8 +138,8 @@ class Trainer:
         if not all(torch.isfinite(torch.tensor(losses))):
             raise DivergedError(
                 f"training diverged by step {self.steps}: expected finite losses, got {losses}. Start a new run with "
-                "three times the penalty (--set gamma_start=... --set gamma_end=...) or half the learning_rate, or "
-                "with --set precision=float32 if this one was bfloat16."
+                "half the learning_rate, with three times the penalty where the loss has one (--set gamma_start=... "
+                "--set gamma_end=...), or with --set precision=float32 if this one was bfloat16."
             )
         return losses
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import importlib.util
+from functools import cache
 from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
-from starlette.staticfiles import StaticFiles
+from starlette.routing import BaseRoute, Route
 
-from ..errors import NotReady, PluginNotFound
+from ..errors import NotFound, NotReady, PluginNotFound
 from ..registry import PluginRecord, Registry
 from .http import Json, engine_of
 from .openapi import document
 
 __all__ = ["routes"]
 
+_ASSETS = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
 _DOCS = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>Brigantine API</title>
 <link rel="stylesheet" href="/docs/assets/swagger-ui.css"></head>
@@ -75,6 +76,14 @@ async def docs(request: Request) -> Response:
     return HTMLResponse(_DOCS)
 
 
+async def asset(request: Request) -> Response:
+    """A file of Swagger UI."""
+    name = request.path_params["name"]
+    if name not in _ASSETS:
+        raise NotFound(f"no route {request.url.path}; /docs needs {', '.join(_ASSETS)} only")
+    return Response(_swagger_ui(name), media_type=_ASSETS[name])
+
+
 async def index(request: Request) -> Response:
     return RedirectResponse("/docs")
 
@@ -89,15 +98,16 @@ def routes() -> list[BaseRoute]:
         Route("/v1/plugins/{plugin}", plugin),
         Route("/openapi.json", openapi),
         Route("/docs", docs),
-        Mount("/docs/assets", StaticFiles(directory=_swagger_ui())),
+        Route("/docs/assets/{name}", asset),
     ]
 
 
-def _swagger_ui() -> Path:
+@cache
+def _swagger_ui(name: str) -> bytes:
     """BentoML ships Swagger UI; serving its copy means that /docs works without the internet."""
     spec = importlib.util.find_spec("bentoml")
     assert spec is not None and spec.origin is not None, "bentoml is a dependency of this package"
-    return Path(spec.origin).parent / "_internal" / "server" / "static_content"
+    return (Path(spec.origin).parent / "_internal" / "server" / "static_content" / name).read_bytes()
 
 
 def _plugin(record: PluginRecord, registry: Registry) -> dict[str, object]:

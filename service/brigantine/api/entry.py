@@ -112,7 +112,8 @@ def _as_ours(error: Exception, scope: Scope) -> BrigantineError:
     if isinstance(error, BrigantineError):
         return error
     if isinstance(error, HTTPException) and error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "GET or HEAD")
+        methods = (error.headers or {}).get("Allow", "GET, HEAD").split(", ")  # from a set: in any order
+        allowed = ", ".join(sorted(methods))
         return MethodNotAllowed(f"{scope['path']}: expected {allowed}, got {scope['method']}", allowed)
     if isinstance(error, HTTPException) and error.status_code == 404:
         return _no_route(scope)

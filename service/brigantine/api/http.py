@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
@@ -118,7 +118,11 @@ def error_response(error: BrigantineError) -> Response:
 
 
 async def generate(
-    request: Request, served: Served, body: Mapping[str, Any], media_type: str | None
+    request: Request,
+    served: Served,
+    body: Mapping[str, Any],
+    media_type: str | None,
+    also: Iterable[str] = (),
 ) -> Generation:
     """Run the engine for a client that may hang up: then the work is dropped from the queue at once.
 
@@ -127,7 +131,8 @@ async def generate(
         ClientDisconnect: the client has gone; there is nobody left to answer.
     """
     timeout_s = _timeout_s(request)
-    work = asyncio.ensure_future(engine_of(request).generate(served.record.name, body, media_type, timeout_s))
+    made = engine_of(request).generate(served.record.name, body, media_type, timeout_s, also)
+    work = asyncio.ensure_future(made)
     gone = asyncio.ensure_future(_gone(request))
     try:
         await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)

@@ -12,7 +12,6 @@ from starlette.routing import BaseRoute, Route
 from ..engine import Generation, Served
 from ..errors import NotAcceptable
 from ..registry import ModelRecord
-from ..request import parse
 from . import http
 from .http import Json, b64, engine_of, read_object, server_timing
 
@@ -41,7 +40,8 @@ async def generate(request: Request) -> Response:
     served = engine.served(request.path_params["model"])
     wanted = _negotiate(",".join(request.headers.getlist("accept")), served)
     body = await read_object(request, engine.settings)
-    if wanted is not None and (n := parse(served.request, body).n) != 1:
+    n: Any = body.get("n", 1)
+    if wanted is not None and isinstance(n, int) and n > 1:
         raise NotAcceptable(
             f"n: expected 1 for an answer in {wanted}, got {n}; ask for application/json, or for one at a time"
         )
@@ -73,32 +73,39 @@ def _model(record: ModelRecord) -> dict[str, Any]:
 
 
 def _negotiate(accept: str, served: Served) -> str | None:
-    """The media type to answer with, or None for JSON.
+    """The media type to answer with, or None for JSON: the one that `Accept` likes best (RFC 9110, section 12.5.1).
+
+    Of those that it likes as well, one that it names goes before one that a wildcard allows, and JSON before the
+    others.
 
     Raises:
-        NotAcceptable: the header names only types that this model cannot make.
+        NotAcceptable: the header allows nothing that this model can make.
     """
-    for wanted in _by_preference(accept):
-        if wanted in ("*/*", "application/*", "application/json", ""):
-            return None
-        for made in served.plugin.types:
-            if wanted == made or (wanted.endswith("/*") and made.startswith(wanted[:-1])):
-                return made
-    raise NotAcceptable(
-        f"Accept: expected application/json or one of {', '.join(served.plugin.types)}, got {accept!r}"
-    )
+    ranges = _ranges(accept or "*/*")
+    types = ("application/json", *served.plugin.types)
+    best = max(types, key=lambda made: _liking(made, ranges))  # the first of equals
+    if _liking(best, ranges)[0] <= 0:
+        made = ", ".join(served.plugin.types)
+        raise NotAcceptable(f"Accept: expected application/json or one of {made}, got {accept!r}")
+    return None if best == "application/json" else best
 
 
-def _by_preference(accept: str) -> list[str]:
-    """The types of an Accept header, best first; of equals the exact one (RFC 9110, section 12.5.1)."""
-    weighted: list[tuple[float, str]] = []
+def _ranges(accept: str) -> dict[str, float]:
+    """Each range of an Accept header, and its quality from 0 to 1."""
+    ranges: dict[str, float] = {}
     for part in accept.lower().split(","):
-        kind, _, parameters = part.partition(";")
-        quality = next((p.split("=")[1] for p in parameters.split(";") if p.strip().startswith("q=")), "1")
-        weighted.append((_number(quality), kind.strip()))
-    return [
-        kind for weight, kind in sorted(weighted, key=lambda pair: (-pair[0], "*" in pair[1])) if weight > 0
-    ]
+        kind, *parameters = (word.strip() for word in part.split(";"))
+        quality = next((word[2:] for word in parameters if word.startswith("q=")), "1")
+        ranges[kind] = _number(quality)
+    return ranges
+
+
+def _liking(made: str, ranges: Mapping[str, float]) -> tuple[float, int]:
+    """The quality of the most specific range that `made` falls into, and how specific that is."""
+    for specific, kind in ((2, made), (1, f"{made.partition('/')[0]}/*"), (0, "*/*")):
+        if kind in ranges:
+            return ranges[kind], specific
+    return 0.0, 0
 
 
 def _number(text: str) -> float:

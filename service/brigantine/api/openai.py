@@ -31,9 +31,9 @@ class ImagesBody(BaseModel):
     model_config = ConfigDict(frozen=True, extra="allow")
 
     model: StrictStr | None = Field(
-        None, description="A model that makes images. Absent or empty: the default."
+        None, max_length=256, description="A model that makes images. Absent or empty: the default."
     )
-    output_format: StrictStr | None = Field(default=None, description="png, webp or jpeg.")
+    output_format: StrictStr | None = Field(default=None, max_length=32, description="png, webp or jpeg.")
     response_format: Literal["b64_json"] | None = Field(
         None, description="Images come in the answer, not by URL."
     )
@@ -60,8 +60,8 @@ async def images(request: Request) -> Response:
     params = {k: v for k, v in (body.model_extra or {}).items() if not (v is None and k in known)}
     if "prompt" not in known:
         params.pop("prompt", None)
-    parse(served.request, params, also=ImagesBody.model_fields)
-    return _answer(await generate(request, served, params, media_type), media_type)
+    generation = await generate(request, served, params, media_type, also=ImagesBody.model_fields)
+    return _answer(generation, media_type)
 
 
 def routes() -> list[BaseRoute]:

@@ -53,7 +53,15 @@ def test_a_timeout_that_is_no_number_is_refused(client: TestClient, sent: str):
 
 
 @pytest.mark.parametrize(
-    "accept", ["image/png", "image/webp", "image/jpeg", "image/webp;q=0.5, image/png", "*/*, image/png"]
+    "accept",
+    [
+        "image/png",
+        "image/webp",
+        "image/jpeg",
+        "image/webp;q=0.5, image/png",
+        "*/*, image/png",
+        "application/json;q=0, image/png;q=0, */*, image/webp",
+    ],
 )
 def test_accept_decides_between_json_and_bytes(client: TestClient, accept: str):
     answer = client.post(URL, json={"seed": 7}, headers={"accept": accept})
@@ -65,10 +73,18 @@ def test_accept_decides_between_json_and_bytes(client: TestClient, accept: str):
 
 
 @pytest.mark.parametrize(
-    "accept", ["*/*", "", "application/json", "text/html, */*;q=0.1", "image/gif, application/*"]
+    "accept",
+    ["*/*", "", "application/json", "text/html, */*;q=0.1", "image/gif, application/*", "image/*;q=0.5, */*"],
 )
 def test_json_is_the_answer_to_everything_else_that_allows_it(client: TestClient, accept: str):
     assert client.post(URL, json={}, headers={"accept": accept}).headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("n", [0, "4", True, 1.5])
+def test_a_wrong_n_is_named_whatever_form_was_asked_for(client: TestClient, n: object):
+    answer = client.post(URL, json={"n": n}, headers={"accept": "image/png"})
+
+    assert (answer.status_code, answer.json()["error"]["param"]) == (422, "n")
 
 
 def test_the_bytes_are_those_in_the_json(client: TestClient):
@@ -85,6 +101,8 @@ def test_the_bytes_are_those_in_the_json(client: TestClient):
         ("audio/wav", {}, "Accept: expected application/json or one of image/png, image/webp, image/jpeg"),
         ("image/png;q=0", {}, "Accept: expected"),
         ("image/png;q=x", {}, "Accept: expected"),
+        ("image/png, image/png;q=0", {}, "Accept: expected"),
+        ("*/*;q=0", {}, "Accept: expected"),
         ("image/png", {"n": 4}, "n: expected 1 for an answer in image/png, got 4"),
     ],
 )

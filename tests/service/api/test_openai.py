@@ -57,6 +57,21 @@ def test_a_bad_field_is_named(
     assert message in error["message"]
 
 
+def test_what_came_is_shortened_in_the_answer(client: TestClient):
+    for field in ("label", "model", "output_format", "prompt", "nonsense" * 99):
+        answer = client.post(URL, json={field: "x" * 100_000})
+
+        assert 400 <= answer.status_code < 500
+        assert len(answer.content) < 2_000
+
+
+def test_bad_fields_are_counted(client: TestClient):
+    client.post(URL, json={"n": 0})
+
+    counted = 'brigantine_requests_total{content="image",model="tiny",status="422"} 1.0'
+    assert counted in client.get("/metrics").text
+
+
 @pytest.mark.parametrize("body", [b"", b'{"n":', b"[1]", b"\xff\xfe", b'"x"', b"null", b'{"n": NaN}'])
 def test_a_body_that_is_no_object_is_400(client: TestClient, body: bytes):
     answer = client.post(URL, content=body)

@@ -1,18 +1,21 @@
 """The feature space: trained once, kept, and not thrown off by a haze that no eye sees."""
 
+import inspect
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from brigantine_training.data import open_dataset
+from brigantine_training.errors import ScoringError
 from brigantine_training.evaluate import features
+from brigantine_training.evaluate.cache import kept
 from brigantine_training.evaluate.features import Recipe, classifier_of, features_of
 from brigantine_training.networks.classifier import Classifier
 from rich.console import Console
 from torch import Tensor
 
-from tests.training.digits import DATA_DIR, HAVE_MNIST, NO_MNIST
+from tests.mnist import DATA_DIR, HAVE_MNIST, NO_MNIST
 from tests.training.shapes import QUICK, shapes_dataset
 
 QUIET = Console(quiet=True)
@@ -46,7 +49,7 @@ def test_training_repeats_and_leaves_the_callers_draws_alone(empty_cache: Path):
     assert torch.equal(first.head.weight, again.head.weight)
 
 
-def test_other_data_or_another_recipe_is_another_file():
+def test_other_data_another_recipe_or_other_code_is_another_file(monkeypatch: pytest.MonkeyPatch):
     dataset = shapes_dataset(train=3, test=3)
     keys = {
         QUICK.key(dataset),
@@ -55,6 +58,19 @@ def test_other_data_or_another_recipe_is_another_file():
     }
     assert len(keys) == 3
     assert QUICK.key(dataset) == Recipe(epochs=4, batch=50).key(dataset)
+    source = inspect.getsource
+    monkeypatch.setattr(inspect, "getsource", lambda module: f"{source(module)}\n'''Prose.'''  # and more")
+    assert QUICK.key(dataset) in keys
+    monkeypatch.setattr(inspect, "getsource", lambda module: f"{source(module)}\nmore = 1")
+    assert QUICK.key(dataset) not in keys
+
+
+def test_a_damaged_file_of_the_cache_is_named_with_the_remedy(empty_cache: Path):
+    empty_cache.mkdir(parents=True)
+    (empty_cache / "classifier-x.pt").write_bytes(b"damaged")
+
+    with pytest.raises(ScoringError, match=r"classifier-x\.pt: damaged .*Delete it"):
+        kept("classifier-x.pt", dict)
 
 
 @pytest.mark.skipif(not HAVE_MNIST, reason=NO_MNIST)

@@ -7,19 +7,15 @@ otherwise and trains a slightly different classifier: compare scores by the floo
 
 from __future__ import annotations
 
-import contextlib
+import ast
 import hashlib
 import inspect
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 import torch
-from platformdirs import user_cache_dir
 from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
@@ -29,8 +25,9 @@ from ..networks import classifier
 from ..networks.classifier import Classifier
 from . import augment
 from .augment import augmented
+from .cache import kept
 
-__all__ = ["Recipe", "cache_folder", "classifier_of", "features_of", "kept", "scaled"]
+__all__ = ["Recipe", "classifier_of", "features_of", "scaled"]
 
 _BATCH = 500
 """Images through the network at once when it does not learn."""
@@ -55,14 +52,17 @@ class Recipe:
 
 
 def _source() -> str:
-    """The code that makes the classifier: another network or augmentation is another feature space."""
+    """The code that makes the classifier, without its prose: other code may make another feature space."""
     modules = (augment, classifier, sys.modules[__name__])
-    return "".join(inspect.getsource(module) for module in modules)
+    return "".join(ast.unparse(_Bare().visit(ast.parse(inspect.getsource(module)))) for module in modules)
 
 
-def cache_folder() -> Path:
-    """Where classifiers and reference features are kept: `$XDG_CACHE_HOME/brigantine` or its like."""
-    return Path(user_cache_dir("brigantine")) / "evaluate"
+class _Bare(ast.NodeTransformer):
+    """Drops the docstrings; comments are no part of the tree."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        prose = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if prose else node
 
 
 def classifier_of(dataset: Dataset, recipe: Recipe, console: Console) -> Classifier:
@@ -82,24 +82,6 @@ def features_of(network: Classifier, images: Tensor) -> Tensor:
 def scaled(images: Tensor) -> Tensor:
     """uint8 [N, C, H, W] to float32 in -1..1, laid out as the convolutions are fastest on a CPU."""
     return images.float().div_(127.5).sub_(1).contiguous(memory_format=torch.channels_last)
-
-
-def kept(name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors of the cached file `name`; made and written first when there is none.
-
-    Of two processes that make it at once, the first to finish decides for both: figures and floors must be in one
-    feature space.
-    """
-    path = cache_folder() / name
-    if path.is_file():
-        return torch.load(path, weights_only=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with NamedTemporaryFile(dir=path.parent) as file:
-        torch.save(make(), file)
-        file.flush()
-        with contextlib.suppress(FileExistsError):
-            os.link(file.name, path)  # whole or not at all
-    return torch.load(path, weights_only=True)
 
 
 def _untrained(dataset: Dataset, recipe: Recipe) -> Classifier:

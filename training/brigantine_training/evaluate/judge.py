@@ -12,7 +12,8 @@ from torch import Tensor
 
 from ..data import Dataset
 from ..networks.classifier import Classifier
-from .features import Recipe, classifier_of, features_of, kept
+from .cache import kept
+from .features import Recipe, classifier_of, features_of
 from .fid import Moments, frechet_distance
 from .measures import MEASURES
 from .memorisation import memorisation_auc, nearest_distances

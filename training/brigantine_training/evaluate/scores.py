@@ -32,7 +32,7 @@ def score_sampler(
 ) -> dict[str, Score]:
     """Draw `resamples` times `judge.samples` images and measure each draw.
 
-    Labels are drawn from the training set's, as its unseen images' are: balanced labels would measure the
+    Labels are drawn from the training set's, whose images are the reference: balanced labels would measure the
     label prior (0.08 of FID on MNIST's own test images) and not the images.
 
     Args:
