@@ -35,6 +35,9 @@ app.add_typer(models, name="models")
 app.add_typer(plugins, name="plugins")
 console = Console(markup=False, highlight=False)  # names, paths and messages are not ours to interpret
 
+_TYPES = mimetypes.MimeTypes()  # the same on every machine, and with what Python knows from 3.13 on
+_TYPES.add_type("image/webp", ".webp")
+
 
 def main() -> None:
     """The entry point: an error of ours is one line on stderr and exit code 1, not a traceback."""
@@ -86,7 +89,7 @@ def generate(
     engine = Engine.start(settings, only=model or None)
     try:
         name = model or engine.registry.default("image", settings.default_model)
-        media_type, _ = mimetypes.guess_type(out.name, strict=False)  # webp is standard from 3.13 on
+        media_type, _ = _TYPES.guess_type(out.name)
         generation = asyncio.run(engine.generate(name, body, media_type))
     finally:
         engine.close()

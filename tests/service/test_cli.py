@@ -1,6 +1,5 @@
 """The command line, in this process; `tests/e2e` runs it as its users do."""
 
-import mimetypes
 from pathlib import Path
 
 import pytest
@@ -53,15 +52,6 @@ def test_a_grid_has_the_type_of_its_file(tmp_path: Path, name: str, kind: str):
         assert (grid.format, grid.size) == (kind, (2 * 8, 2 * 8))
         if kind != "JPEG":  # the others are lossless
             assert grid.convert("L").tobytes() == exact.convert("L").tobytes()
-
-
-def test_the_type_of_a_file_does_not_depend_on_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    bare = mimetypes.MimeTypes(filenames=())  # as without /etc/mime.types
-    monkeypatch.setattr(mimetypes, "guess_type", bare.guess_type)
-    run("generate", "--model", "tiny", "--out", str(tmp_path / "one.webp"))
-
-    with Image.open(tmp_path / "one.webp") as image:
-        assert image.format == "WEBP"
 
 
 def test_a_setting_is_json_or_text(tmp_path: Path):
