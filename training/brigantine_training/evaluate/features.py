@@ -7,11 +7,12 @@ otherwise and trains a slightly different classifier: compare scores by the floo
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import inspect
+import io
 import json
 import sys
+import tokenize
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
@@ -52,17 +53,20 @@ class Recipe:
 
 
 def _source() -> str:
-    """The code that makes the classifier, without its prose: other code may make another feature space."""
+    """The code that makes the classifier: other code may make another feature space."""
     modules = (augment, classifier, sys.modules[__name__])
-    return "".join(ast.unparse(_Bare().visit(ast.parse(inspect.getsource(module)))) for module in modules)
+    return "".join(token for module in modules for token in _tokens(inspect.getsource(module)))
 
 
-class _Bare(ast.NodeTransformer):
-    """Drops the docstrings; comments are no part of the tree."""
-
-    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
-        prose = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
-        return None if prose else node
+def _tokens(source: str) -> Iterator[str]:
+    """What is code in `source`, the same for every Python: no comment, and no string that begins a line."""
+    begins = True
+    for kind, text, *_ in tokenize.generate_tokens(io.StringIO(source).readline):
+        if kind in (tokenize.COMMENT, tokenize.NL):
+            continue
+        if not (begins and kind == tokenize.STRING):
+            yield text
+        begins = kind in (tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
 
 
 def classifier_of(dataset: Dataset, recipe: Recipe, console: Console) -> Classifier:
