@@ -47,9 +47,8 @@ def preflight() -> Settings:
     """Find out before any process is started what would make every one of them fail.
 
     Raises:
-        SettingsInvalid: a variable is unknown or wrong.
+        SettingsInvalid: a variable is unknown or wrong, or the folder of models does not exist.
         RuntimeMissing: ONNX Runtime is missing, installed twice, or has no GPU and must have one.
-        BrigantineError: the folder of models does not exist.
         ModelNotFound: the default model that was asked for does not exist.
         PluginInvalid: something is rejected, and `strict` is set.
     """

@@ -8,6 +8,7 @@ import math
 import mimetypes
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -89,7 +90,7 @@ def generate(
     engine = Engine.start(settings, only=model or None)
     try:
         name = model or engine.registry.default("image", settings.default_model)
-        media_type, _ = _TYPES.guess_type(out.name)
+        media_type = _media_type(out, engine.served(name).plugin.types)
         generation = asyncio.run(engine.generate(name, body, media_type))
     finally:
         engine.close()
@@ -135,6 +136,15 @@ def list_plugins() -> None:
             record.reason or record.state,
         )
     console.print(table)
+
+
+def _media_type(out: Path, made: Sequence[str]) -> str | None:
+    """What the suffix of `out` asks for; None, the plugin's default, when it has none."""
+    wanted, _ = _TYPES.guess_type(out.name)
+    if out.suffix and wanted not in made:
+        suffixes = ", ".join(filter(None, map(_TYPES.guess_extension, made)))
+        raise BadParams([FieldError("--out", f"a name that ends in {suffixes}, or in none", repr(out.name))])
+    return wanted
 
 
 def _assignment(text: str) -> tuple[str, Any]:

@@ -94,7 +94,7 @@ class Served:
         if wanted not in self.plugin.types:
             raise NotAcceptable(
                 f"model {self.record.name!r} makes {', '.join(self.plugin.types)}, not {wanted}; "
-                "ask for one of these, or for application/json"
+                "ask for one of these"
             )
         return wanted
 

@@ -113,13 +113,18 @@ class Registry:
             ModelNotFound: no model makes this content.
             ModelRejected: `preferred` would make it, but was rejected; another one must not answer in its place.
         """
-        plugin = self.plugins.get(self.models[preferred].plugin_name) if preferred in self.models else None
-        if plugin is not None and plugin.plugin is not None and plugin.plugin.content == content:
+        record = self.models.get(preferred)
+        if record is not None and self._content(record) in (content, None):
             return self.find(preferred).name
         names = [n for n, r in self.models.items() if r.plugin is not None and r.plugin.content == content]
         if not names:
             raise ModelNotFound(f"no model that makes {content} is served; see /v1/models and /v1/plugins")
         return names[0]
+
+    def _content(self, record: ModelRecord) -> str | None:
+        """What a model makes, or would make; None when that cannot be known."""
+        plugin = self.plugins.get(record.plugin_name)
+        return plugin.plugin.content if plugin and plugin.plugin else None
 
 
 def _discover() -> Iterator[PluginRecord]:

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from .errors import BrigantineError, ModelInvalid, ModelNotFound
+from .errors import ModelInvalid, ModelNotFound, SettingsInvalid
 from .model import COMPANIONS, MANIFEST, Manifest, Model
 
 __all__ = ["PLUGIN_GROUP", "Found", "Store", "publish"]
@@ -87,7 +87,9 @@ class Store:
         if self._folder is None:
             return
         if not self._folder.is_dir():
-            raise BrigantineError(f"BRIGANTINE_MODELS_DIR: expected a folder, got {self._folder}")
+            raise SettingsInvalid(
+                f"BRIGANTINE_MODELS_DIR: expected a folder, got {self._folder}; make it, or unset the variable"
+            )
         yield from _models_below(self._folder, f"folder {self._folder}")
 
 
@@ -112,15 +114,19 @@ def publish(folder: Path, name: str) -> str:
     text = manifest.model_dump_json(indent=2).encode()
     version = hashlib.sha256(text).hexdigest()[:12]
     target = _bentoml_folder() / name / version
-    if not _is_sound(target):
+    if not (_is_sound(target) and _is_ours(f"{name}:{version}")):
         _bentoml_folder().mkdir(parents=True, exist_ok=True)
-        # Inside the store: a rename does not leave the file system.
-        with tempfile.TemporaryDirectory(dir=_bentoml_folder(), prefix=".publishing-") as aside:
+        with tempfile.TemporaryDirectory(dir=_beside(_bentoml_folder()), prefix="publishing-") as aside:
             staged = _stage(model, text, f"{name}:{version}", Path(aside))
             Model.open(staged)
             _put(staged, target)
     _point_latest(target)
     return f"{name}:{version}"
+
+
+def _beside(store: Path) -> Path:
+    """A folder from which a rename into the store stays on its file system: its parent, where that is no other one."""
+    return store.parent if store.parent.stat().st_dev == store.stat().st_dev else store
 
 
 def _is_sound(path: Path) -> bool:
@@ -184,12 +190,14 @@ def _in_bentoml() -> Iterator[Found]:
 
 def _is_ours(tag: str) -> bool:
     from bentoml._internal.models import ModelStore  # noqa: PLC0415 - `import brigantine` must not import bentoml
-    from bentoml.exceptions import BentoMLException  # noqa: PLC0415
 
     try:
         return _MARKER in ModelStore(_bentoml_folder()).get(tag).info.labels
-    except BentoMLException as error:
-        log.warning("%s in BentoML's model store is left out, because BentoML cannot read it: %s", tag, error)
+    except Exception as error:  # whatever BentoML, its YAML or its codecs make of a damaged model.yaml
+        log.warning(
+            "%s in BentoML's model store is left out: its model.yaml cannot be read (%r); publish the model again",
+            tag, error,
+        )  # fmt: skip
         return False
 
 

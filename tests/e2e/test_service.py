@@ -124,7 +124,7 @@ def test_a_stop_is_clean(tmp_path: Path):
         ({"BRIGANTINE_THREAD": "2"}, "BRIGANTINE_THREAD: no such setting; did you mean BRIGANTINE_THREADS?"),
         ({"BRIGANTINE_DEVICE": "tpu"}, "BRIGANTINE_DEVICE: "),
         ({"BRIGANTINE_DEFAULT_MODEL": "nine"}, "model 'nine': expected one of mnist"),
-        ({"BRIGANTINE_REQUIRE_GPU": "1"}, "a GPU is required, but ONNX Runtime"),
+        ({"BRIGANTINE_REQUIRE_GPU": "1", "CUDA_VISIBLE_DEVICES": ""}, "a GPU is required, but ONNX Runtime"),
         ({"BRIGANTINE_MODELS_DIR": "/nowhere"}, "BRIGANTINE_MODELS_DIR: expected a folder, got /nowhere"),
     ],
 )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from brigantine.app import _patience_s, preflight
-from brigantine.session import RuntimeMissing
+from brigantine.session import RuntimeMissing, runtime
 
 from tests.tiny import tiny_model
 
@@ -23,5 +23,6 @@ def test_a_damaged_model_does_not_hide_that_there_is_no_gpu(tmp_path: Path, monk
     assert preflight().models_dir == tmp_path
 
     monkeypatch.setenv("BRIGANTINE_REQUIRE_GPU", "1")
+    monkeypatch.setattr(runtime(), "get_available_providers", lambda: ["CPUExecutionProvider"])
     with pytest.raises(RuntimeMissing, match="a GPU is required"):
         preflight()

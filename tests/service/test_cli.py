@@ -74,7 +74,10 @@ def test_models_and_plugins_are_listed():
             ["generate", "--model", "tiny", "--out", "nowhere/x.png"],
             "--out: expected a file in a folder that exists",
         ),
-        (["generate", "--model", "tiny", "--out", "x.gif"], "not image/gif"),
+        (
+            ["generate", "--model", "tiny", "--out", "x.gif"],
+            "--out: expected a name that ends in .png, .webp, .jpg, or in none, got 'x.gif'",
+        ),
         (["models", "publish", "nowhere", "--name", "x"], "is no model: expected a manifest.json"),
     ],
 )

@@ -195,3 +195,6 @@ def test_no_other_model_answers_for_a_default_that_was_rejected(models_dir: Path
         registry.default("image", "bad")
     with pytest.raises(ModelNotFound, match="no model that makes smell"):
         registry.default("smell", "bad")
+    (models_dir / "bad" / "manifest.json").write_text("{")
+    with pytest.raises(ModelRejected, match="model 'bad' is not served"):
+        Registry.load(Settings(models_dir=models_dir)).default("image", "bad")

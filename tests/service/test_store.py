@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from brigantine.errors import BrigantineError, ModelInvalid, ModelNotFound
+from brigantine import store
+from brigantine.errors import ModelInvalid, ModelNotFound, SettingsInvalid
 from brigantine.model import MANIFEST, sha256_of
 from brigantine.store import Store, publish
 
@@ -93,12 +94,30 @@ def test_a_damaged_copy_in_the_store_is_replaced_by_publishing_again(tmp_path: P
     assert Store().get("my-digits").open().name == "my-digits"
 
 
-def test_an_entry_that_bentoml_cannot_read_is_left_out(tmp_path: Path, bentoml_home: Path):
-    publish(tiny_model(tmp_path), "my-digits")
-    (Store().get("my-digits").path / "model.yaml").unlink()
+@pytest.mark.parametrize("text", [None, "", "name: my-digits\n", "{", "\udcff"])
+def test_an_entry_that_bentoml_cannot_read_is_left_out_until_it_is_published_again(
+    tmp_path: Path, text: str | None
+):
+    tag = publish(tiny_model(tmp_path), "my-digits")
+    note = Store().get("my-digits").path / "model.yaml"
+    note.unlink()
+    if text is not None:
+        note.write_text(text, errors="surrogateescape")
 
     assert "my-digits" not in Store().find()
     assert "mnist" in Store().find()
+    assert publish(tmp_path / "tiny", "my-digits") == tag
+    assert Store().get("my-digits").open().name == "my-digits"
+
+
+def test_a_store_on_a_file_system_of_its_own_is_published_to_from_inside(
+    tmp_path: Path, bentoml_home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    assert store._beside(bentoml_home / "models") == bentoml_home
+    monkeypatch.setattr(store, "_beside", lambda folder: folder)
+
+    publish(tiny_model(tmp_path), "my-digits")
+    assert [path.name for path in (bentoml_home / "models").iterdir()] == ["my-digits"]
 
 
 def test_a_file_is_no_model(tmp_path: Path):
@@ -118,7 +137,7 @@ def test_a_failed_publish_leaves_nothing_behind(
 
     assert "my-digits" not in Store().find()
     assert not (bentoml_home / "models" / "my-digits").exists()
-    assert not list((bentoml_home / "models").iterdir())
+    assert [path.name for path in bentoml_home.iterdir()] == ["models"]
 
 
 @pytest.mark.parametrize("name", ["My Digits", "a-", "-a", "", "x" * 64, "a/b"])
@@ -168,5 +187,5 @@ def test_a_folder_and_its_manifest_must_agree_on_the_name(tmp_path: Path):
 
 
 def test_a_models_dir_that_is_not_there_is_refused(tmp_path: Path):
-    with pytest.raises(BrigantineError, match="BRIGANTINE_MODELS_DIR: expected a folder"):
+    with pytest.raises(SettingsInvalid, match="BRIGANTINE_MODELS_DIR: expected a folder"):
         Store(tmp_path / "nowhere").find()

@@ -80,7 +80,7 @@ def test_a_run_leaves_its_record_its_log_and_its_samples(tmp_path: Path):
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert lines[-1]["progress"] == 1
     assert len(list((tmp_path / "run").glob("samples-*.png"))) == 4
-    assert not list((tmp_path / "run").glob(".*"))
+    assert not list((tmp_path / "run").glob("*.tmp"))
 
 
 def test_the_time_budget_ends_a_run(tmp_path: Path):

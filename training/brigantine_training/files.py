@@ -13,7 +13,7 @@ __all__ = ["replacing"]
 @contextmanager
 def replacing(path: Path) -> Generator[Path, None, None]:
     """A file to write, which takes the place of `path` at the end; a failure leaves `path` as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")  # two processes may write the same
+    temporary = path.with_name(f"{path.name}.tmp")  # of one name: the next to write takes a dead one over
     try:
         yield temporary
         os.replace(temporary, path)

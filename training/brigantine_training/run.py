@@ -188,7 +188,10 @@ def read_record(path: Path) -> RunRecord:
     """
     file = path / RECORD
     if not file.is_file():
-        raise RunError(f"run folder {path}: no {RECORD} in it yet; it is written with the first checkpoint.")
+        raise RunError(
+            f"run folder {path}: no {RECORD} in it yet; it is written with the first checkpoint. Start the run again "
+            "in another folder."
+        )
     return RunRecord(**json.loads(file.read_text()))
 
 

@@ -110,9 +110,10 @@ def _liking(made: str, ranges: Mapping[str, float]) -> tuple[float, int]:
 
 def _number(text: str) -> float:
     try:
-        return float(text)
+        value = float(text)
     except ValueError:
         return 0.0
+    return value if 0 <= value <= 1 else 0.0
 
 
 def _as_json(generation: Generation, served: Served) -> Response:

@@ -103,6 +103,7 @@ def test_the_bytes_are_those_in_the_json(client: TestClient):
         ("image/png;q=x", {}, "Accept: expected"),
         ("image/png, image/png;q=0", {}, "Accept: expected"),
         ("*/*;q=0", {}, "Accept: expected"),
+        ("application/json;q=nan", {}, "Accept: expected"),
         ("image/png", {"n": 4}, "n: expected 1 for an answer in image/png, got 4"),
     ],
 )

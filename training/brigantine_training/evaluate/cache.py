@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,6 @@ from platformdirs import user_cache_dir
 from torch import Tensor
 
 from ..errors import ScoringError
-from ..files import replacing
 
 __all__ = ["cache_folder", "kept"]
 
@@ -36,6 +36,7 @@ def kept(name: str, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
             ) from error
     tensors = make()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        torch.save(tensors, file)
+    own = path.with_name(f"{path.name}.{os.getpid()}")  # two processes may make it at once
+    torch.save(tensors, own)
+    os.replace(own, path)
     return tensors
