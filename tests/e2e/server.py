@@ -73,8 +73,10 @@ def _wait_until_ready(server: Server, patience_s: float = 60) -> None:
     while time.monotonic() < deadline:
         assert server.process.poll() is None, f"the server ended at its start:\n{server.log}"
         try:
-            if httpx.get(f"{server.url}/readyz", timeout=2).status_code == 200:
+            answer = httpx.get(f"{server.url}/readyz", timeout=2)
+            if answer.status_code == 200:
                 return
+            assert "no model can be served" not in answer.text, answer.text  # waiting will not mend it
         except httpx.TransportError:
             pass
         time.sleep(0.1)
