@@ -7,6 +7,7 @@ import io
 import math
 import mimetypes
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,7 +22,7 @@ from rich.table import Table
 from rich.text import Text
 
 from .engine import Engine, Generation
-from .errors import BadParams, BrigantineError, FieldError
+from .errors import BadParams, BrigantineError, FieldError, SettingsInvalid
 from .media import image
 from .registry import Registry
 from .settings import Settings
@@ -59,10 +60,25 @@ def serve(
     from .app import preflight  # imports bentoml
 
     preflight()
+    _check_free(host, port)
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     bentoml = [sys.executable, "-m", "bentoml", "serve", "brigantine.app:Brigantine"]
     # Replaces this process, so that a signal to it is a signal to the service.
     os.execv(bentoml[0], [*bentoml, "--host", host, "--port", str(port), "--timeout-graceful-shutdown", "30"])
+
+
+def _check_free(host: str, port: int) -> None:
+    """BentoML tells of an occupied port in a traceback, and after the models have been looked at."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise SettingsInvalid(
+            f"{host}:{port}: expected an address to listen on, got {error.strerror!r}; stop what listens there, or "
+            f"take another port: brigantine serve --port 3100, make serve PORT=3100"
+        ) from None
 
 
 @app.command()
@@ -109,7 +125,7 @@ def list_models() -> None:
             record.plugin.content if record.plugin else "",
             "\n".join(f"{name} {score.value:.3f}" for name, score in scores.items()),
             record.source,
-            record.reason or record.state,
+            record.reason or "can be served",
         )
     console.print(table)
 
@@ -120,7 +136,7 @@ def publish(
     name: Annotated[str, typer.Option(help="The name that it will be served under.")],
 ) -> None:
     """Put a model into BentoML's model store. The service lists it after its next start."""
-    console.print(f"published {publish_model(run, name)}", soft_wrap=True)
+    console.print(f"published {publish_model(run, name)}; it serves after the next start", soft_wrap=True)
 
 
 @plugins.command("list")

@@ -155,6 +155,8 @@ def read_manifest(path: Path) -> Manifest:
         ModelInvalid: there is none, or it is wrong.
     """
     file = path / MANIFEST
+    if not path.exists():
+        raise ModelInvalid(f"{path}: expected a model's folder, found nothing of this name")
     try:
         return Manifest.model_validate_json(file.read_bytes())
     except (FileNotFoundError, NotADirectoryError):

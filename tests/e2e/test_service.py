@@ -136,6 +136,14 @@ def test_a_wrong_setting_ends_the_start_with_one_line(tmp_path: Path, env: dict[
     assert "Traceback" not in ended.stderr
 
 
+def test_an_occupied_port_ends_the_start_with_one_line(server: Server, tmp_path: Path):
+    ended = run("brigantine", "serve", "--port", str(httpx.URL(server.url).port), home=tmp_path)
+
+    assert ended.returncode == 1
+    assert re.search(r"expected an address to listen on, got .*PORT=3100", ended.stderr)
+    assert "Traceback" not in ended.stdout + ended.stderr
+
+
 def test_strict_ends_the_start_when_a_model_is_damaged(tmp_path: Path):
     (tiny_model(tmp_path / "models", "bad") / "model.onnx").write_bytes(b"damaged")
     env = {"BRIGANTINE_STRICT": "1", "BRIGANTINE_MODELS_DIR": str(tmp_path / "models")}

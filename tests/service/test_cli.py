@@ -78,7 +78,11 @@ def test_models_and_plugins_are_listed():
             ["generate", "--model", "tiny", "--out", "x.gif"],
             "--out: expected a name that ends in .png, .webp, .jpg, or in none, got 'x.gif'",
         ),
-        (["models", "publish", "nowhere", "--name", "x"], "is no model: expected a manifest.json"),
+        (
+            ["models", "publish", "nowhere", "--name", "x"],
+            "nowhere: expected a model's folder, found nothing",
+        ),
+        (["models", "publish", ".ci", "--name", "x"], "is no model: expected a manifest.json"),
     ],
 )
 def test_a_mistake_is_one_line(

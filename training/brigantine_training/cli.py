@@ -175,6 +175,9 @@ def _finish(config: Config, data_dir: Path, out: Path, console: Console) -> None
     except KeyboardInterrupt:
         console.print(f"trained, and not judged. {_how_to_judge(out, data_dir)}", soft_wrap=True)
         raise typer.Exit(128 + signal.SIGINT) from None
+    console.print(
+        f"To serve it:\n  brigantine models publish {shlex.quote(str(out))} --name NAME", soft_wrap=True
+    )
 
 
 def _how_to_judge(out: Path, data_dir: Path) -> str:

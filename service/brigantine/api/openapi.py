@@ -39,7 +39,7 @@ def document(engine: Engine) -> dict[str, Any]:
         "/v1/plugins/{plugin}": _get("plugins", "Show one plugin.", "plugin"),
         "/livez": _get("health", "The process answers."),
         "/readyz": _get("health", "Every model in service has run its warm-up."),
-        "/metrics": _get("health", "Prometheus metrics."),
+        "/metrics": {"get": _get("health", "Prometheus metrics.")["get"] | _responses(("text/plain",))},
     }
     schemas: dict[str, Any] = {"Error": _ERROR}
     for one in served:

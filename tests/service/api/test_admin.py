@@ -60,6 +60,7 @@ def test_openapi_lists_the_params_of_every_model(client: TestClient):
     assert native["schema"]["properties"].keys() == {"label", "prompt", "n", "seed"}
     assert theirs["schema"]["properties"].keys() > {"label", "prompt", "n", "seed", "model", "size"}
     assert document["openapi"] == "3.1.0"
+    assert "text/plain" in document["paths"]["/metrics"]["get"]["responses"]["200"]["content"]
 
 
 def test_docs_work_without_the_internet(client: TestClient):
