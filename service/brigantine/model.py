@@ -188,5 +188,5 @@ def _check_file(path: Path, name: str, expected: str) -> None:
     if (got := sha256_of(file)) != expected:
         raise ModelInvalid(
             f"{file}: expected sha256 {expected[:12]}..., got {got[:12]}...: the file was altered "
-            f"or damaged after it was published; publish the model again"
+            f"or damaged after it was published; restore it, or publish the model again"
         )

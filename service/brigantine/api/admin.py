@@ -37,7 +37,8 @@ async def readyz(request: Request) -> Response:
     serving = {name: record.plugin.session for name, record in registry.models.items() if record.plugin}
     rejected = {name: record.reason for name, record in registry.models.items() if record.state == "rejected"}
     if not serving:
-        raise NotReady(f"no model can be served: {rejected or 'none was found; publish one and restart'}")
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in rejected.items())
+        raise NotReady(f"no model can be served: {reasons or 'none was found; publish one and restart'}")
     devices = {name: session.device for name, session in serving.items()}
     fallbacks = [name for name, session in serving.items() if session.fell_back]
     return Json({"status": "ready", "models": devices, "gpu_fallback": fallbacks, "rejected": rejected})
