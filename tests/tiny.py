@@ -12,8 +12,12 @@ from onnx import TensorProto, helper, numpy_helper
 Z_DIM, SIDE, LABELS = 4, 8, ("zero", "one", "two")
 
 
-def tiny_graph(path: Path) -> None:
-    """Write image = uint8(255 * sigmoid(z @ weights + bias[label])), reshaped to [batch, 8, 8, 1]."""
+def tiny_graph(path: Path, swayed: bool = False) -> None:
+    """Write image = uint8(255 * sigmoid(z @ weights + bias[label])), reshaped to [batch, 8, 8, 1].
+
+    With `swayed` the mean over the batch is taken from the product: a row then depends on its company, more than any
+    rounding could make it.
+    """
     rng = np.random.default_rng(0)
     weights = rng.standard_normal((Z_DIM, SIDE * SIDE)).astype(np.float32)
     bias = rng.standard_normal((len(LABELS), SIDE * SIDE)).astype(np.float32)
@@ -23,8 +27,18 @@ def tiny_graph(path: Path) -> None:
         "white": np.float32(255),
         "shape": np.array([-1, SIDE, SIDE, 1], dtype=np.int64),
     }
+    if swayed:
+        initializers["axes"] = np.array([0], dtype=np.int64)
     nodes = [
-        helper.make_node("MatMul", ["z", "weights"], ["drawn"]),
+        *(
+            [
+                helper.make_node("MatMul", ["z", "weights"], ["alone"]),
+                helper.make_node("ReduceMean", ["alone", "axes"], ["mean"]),
+                helper.make_node("Sub", ["alone", "mean"], ["drawn"]),
+            ]
+            if swayed
+            else [helper.make_node("MatMul", ["z", "weights"], ["drawn"])]
+        ),
         helper.make_node("Gather", ["bias", "label"], ["offset"]),
         helper.make_node("Add", ["drawn", "offset"], ["logits"]),
         helper.make_node("Sigmoid", ["logits"], ["grey"]),
@@ -47,11 +61,11 @@ def tiny_graph(path: Path) -> None:
     onnx.save(model, path)
 
 
-def tiny_model(folder: Path, name: str = "tiny", **changes: object) -> Path:
-    """Write a complete model folder called `name` below `folder` and return its path."""
+def tiny_model(folder: Path, name: str = "tiny", swayed: bool = False, **changes: object) -> Path:
+    """Write a complete model folder called `name` below `folder` and return its path. For `swayed` see `tiny_graph`."""
     path = folder / name
     path.mkdir(parents=True)
-    tiny_graph(path / "model.onnx")
+    tiny_graph(path / "model.onnx", swayed)
     fields: dict[str, object] = {
         "name": name,
         "plugin": "image",

@@ -2,22 +2,24 @@
 
     bentoml serve brigantine.app:Brigantine
 
-BentoML starts the worker, calls `Brigantine.start` in it, and passes every request through `Entry`, which
-answers all of them. See `brigantine.api.entry` for why nothing is mounted.
+BentoML starts the worker and calls `Brigantine.start` in it; `Entry`, which stands around BentoML's own app,
+answers every request. See `brigantine.api.entry` for why nothing is mounted.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from contextlib import suppress
 from typing import Any, cast
 
 import bentoml
+from bentoml._internal.configuration.containers import BentoMLContainer
 
 from .api import Entry, Host
 from .engine import Engine
-from .errors import ModelInvalid, SettingsInvalid
+from .errors import ModelInvalid
 from .registry import Registry
 from .session import Session, runtime
 from .settings import Settings
@@ -28,19 +30,6 @@ __all__ = ["Brigantine", "preflight"]
 log = logging.getLogger("brigantine")
 
 _host = Host()
-
-
-def _patience_s() -> float:
-    """How long BentoML waits for the first byte of an answer, in seconds.
-
-    It keeps a timer of this length for every request, also when that has been answered, so it is no longer than a
-    request can take: one timeout for the body and one for the generation, both of which are answered by us.
-    """
-    try:
-        timeout_s = Settings.read().timeout_s
-    except SettingsInvalid:  # `check` says so when the service starts; importing it must not
-        timeout_s = Settings.model_fields["timeout_s"].default
-    return 2 * timeout_s + 10
 
 
 def preflight() -> Settings:
@@ -61,7 +50,7 @@ def preflight() -> Settings:
     if settings.require_gpu:
         for place in found.values():
             with suppress(ModelInvalid):  # is rejected when it is loaded, with this reason
-                Session.open(place.open(), require_gpu=True)
+                Session.open(place.open(), settings.session(place.name), require_gpu=True)
     if settings.strict:
         Registry.load(settings)
     return settings
@@ -77,14 +66,30 @@ _IMAGE: Any = (
 )
 
 
+class _Service(bentoml.Service[Any]):
+    """A BentoML service whose outermost layer is ours: what BentoML puts around an app costs more than an image."""
+
+    def to_asgi(self, is_main: bool = True) -> Any:
+        return _traced(Entry(super().to_asgi(is_main), host=_host))
+
+
+def _traced(app: Entry) -> Any:
+    """`app` in BentoML's layer for spans, when BentoML's configuration asks for traces."""
+    if not BentoMLContainer.config.tracing.sample_rate.get():
+        return app
+    from opentelemetry.instrumentation.asgi import (  # pyright: ignore[reportMissingTypeStubs] # noqa: PLC0415
+        OpenTelemetryMiddleware,
+    )
+
+    return OpenTelemetryMiddleware(app, tracer_provider=BentoMLContainer.tracer_provider.get())
+
+
 @bentoml.service(
     name="brigantine",
+    service_class=_Service,
     image=_IMAGE,
     workers=1,
-    # Ours: deadlines (504), the access log and the metrics, all with the request's own model and id.
-    traffic={"timeout": _patience_s()},
-    logging={"access": {"enabled": False}},
-    metrics={"enabled": False},
+    metrics={"enabled": False},  # ours have the request's own model, and bounded labels
 )
 class Brigantine:
     """Serves every model that can be found."""
@@ -105,6 +110,9 @@ class Brigantine:
         _host.engine = engine = Engine.start(settings)
         for record in engine.registry.models.values():
             log.info("model %s: %s %s", record.name, record.state, record.reason or record.source)
+        # What is here now stays: a full collection over it would hold every request up by some 80 ms.
+        gc.collect()
+        gc.freeze()
 
     @bentoml.on_shutdown
     def stop(self) -> None:
@@ -121,7 +129,3 @@ def _log_to_stderr() -> None:
         log.addHandler(handler)
         log.setLevel(logging.INFO)
         log.propagate = False
-
-
-_service: Any = Brigantine
-_service.add_asgi_middleware(Entry, host=_host)

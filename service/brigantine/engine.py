@@ -5,26 +5,25 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-import uuid
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeVar
+from random import getrandbits
+from typing import Any
 
-from .errors import BrigantineError, DeadlineExceeded, GenerationFailed, NotAcceptable
+from .errors import BrigantineError, DeadlineExceeded, NotAcceptable
 from .media import Media
 from .metrics import STAGES, Metrics
 from .model import Arrays
 from .registry import AnyPlugin, ModelRecord, Registry, prepare_row
-from .request import Request, parse, request_type, seeds_of
-from .scheduler import Scheduler
+from .request import Request, derive_seed, parse, request_type, seed_of
+from .scheduler import Job, Scheduler
 from .settings import Settings
 
 __all__ = ["Engine", "Generation", "Served"]
 
-T = TypeVar("T")
+_GPU_THREADS = 3
+"""One thread's batch is on the device while the others prepare and encode theirs."""
 
 
 @dataclass(frozen=True)
@@ -38,50 +37,39 @@ class Generation:
     seeds: Sequence[int]
     media: Sequence[Media]
     stages_s: Mapping[str, float]
+    """Seconds of each of `STAGES`. Of rows in several batches, `compute` is from the first one's begin to the last
+    one's end."""
+    total_s: float
+    """Seconds from the parsed body until the answer can be written."""
     batch_rows: int
     """Rows in the largest batch that any of its rows ran in."""
+    bucket: int
+    """The rows that this batch was padded to."""
 
 
 class Served:
-    """A model in service: its plugin, its queue, and the type of its requests."""
+    """A model in service: its plugin, its scheduler, and the type of its requests."""
 
     def __init__(self, record: ModelRecord, plugin: AnyPlugin, settings: Settings, metrics: Metrics) -> None:
         self.record = record
         self.plugin = plugin
         self.request = request_type(plugin.params, f"{plugin.name.title()}Request", settings.max_n)
-        self._most_rows = settings.queue_rows
-        self._admitted = 0  # touched on the event loop only
-        rows, seconds = metrics.batch_rows.labels(record.name), metrics.batch_seconds.labels(record.name)
-
-        def on_batch(size: int, duration_s: float) -> None:
-            rows.observe(size)
-            seconds.observe(duration_s)
-
-        self.scheduler = Scheduler(
-            plugin.generate,
-            # A GPU runs one batch at a time and gains from large ones; CPU cores gain from one batch each.
-            threads=settings.threads if plugin.session.device == "cpu" else 1,
-            max_batch=min(settings.max_batch, plugin.model.manifest.max_batch),
+        self.metrics = metrics.of(record.name, plugin.content)
+        # CPU cores gain from one batch each. A GPU runs one batch at a time and gains from large ones.
+        on_cpu = plugin.session.device == "cpu"
+        self.scheduler: Scheduler[Media] = Scheduler(
+            plugin.step,
+            _deliver,
+            threads=settings.threads if on_cpu else _GPU_THREADS,
+            parallel=settings.threads if on_cpu else 1,
+            # A row of such a model has the same bits in any company only when it has none.
+            max_batch=min(settings.max_batch, plugin.model.manifest.max_batch) if record.invariant else 1,
             queue_rows=settings.queue_rows,
             queue_bytes=settings.queue_bytes,
-            on_batch=on_batch,
+            leave=plugin.leave,
+            on_batch=self.metrics.batch,
         )
-        metrics.queue_rows.labels(record.name).set_function(lambda: self.scheduler.waiting)
-
-    @contextmanager
-    def admitted(self, rows: int) -> Generator[None, None, None]:
-        """Room for a request's rows from before `prepare` until after `render`, so that no stage can pile up.
-
-        Raises:
-            QueueFull: there is none now.
-        """
-        if self._admitted + rows > self._most_rows:
-            raise self.scheduler.full(self._admitted, rows)
-        self._admitted += rows
-        try:
-            yield
-        finally:
-            self._admitted -= rows
+        self.metrics.watch(lambda: self.scheduler.waiting)
 
     def media_type(self, wanted: str | None) -> str:
         """The type to render: `wanted`, or the plugin's default.
@@ -105,8 +93,7 @@ class Engine:
     def __init__(self, registry: Registry, settings: Settings) -> None:
         self.registry = registry
         self.settings = settings
-        self.metrics = Metrics()
-        self._encoders = ThreadPoolExecutor(settings.encoders, thread_name_prefix="encoder")
+        self.metrics = Metrics(settings.metrics)
         self._served = {
             name: Served(record, record.plugin, settings, self.metrics)
             for name, record in registry.models.items()
@@ -123,7 +110,6 @@ class Engine:
         """Finish what waits and end all threads."""
         for served in self._served.values():
             served.scheduler.close()
-        self._encoders.shutdown()
 
     def served(self, name: str) -> Served:
         """A model in service; raises what `Registry.find` raises."""
@@ -137,8 +123,10 @@ class Engine:
         media_type: str | None = None,
         timeout_s: float = math.inf,
         also: Iterable[str] = (),
+        size: int = 0,
+        gone: asyncio.Future[Any] | None = None,
     ) -> Generation:
-        """Make what `body` asks for.
+        """Make what `body` asks for. Cancel it, or finish `gone`, when nobody waits for it any more.
 
         Args:
             model: the name of a model in service.
@@ -146,25 +134,22 @@ class Engine:
             media_type: one of the plugin's types, or None for its default.
             timeout_s: how long the caller will wait; the setting `timeout_s` when that is less.
             also: fields that the caller has taken out of the body, named in the hint for an unknown one.
+            size: how many bytes the body had.
+            gone: is done when the caller has hung up.
 
         Raises:
             ModelNotFound, NotReady, BadParams, NotAcceptable, QueueFull, DeadlineExceeded, GenerationFailed.
+            asyncio.CancelledError: `gone` is done.
         """
         served = self.served(model)
-        work = partial(self._generate, served, body, media_type, also)
-        within_s = min(timeout_s, self.settings.timeout_s)
+        begin = time.perf_counter()
         status = 500
-        in_flight = self.metrics.in_flight.labels(model)
-        in_flight.inc()
+        served.metrics.begin()
         try:
-            generation = await asyncio.wait_for(work(within_s), within_s)
+            request = parse(served.request, body, also)
+            ask = _Ask(served.plugin, request, served.media_type(media_type), size)
+            await _answer(served, ask, min(timeout_s, self.settings.timeout_s), gone)
             status = 200
-        except asyncio.TimeoutError:
-            status = DeadlineExceeded.status
-            raise DeadlineExceeded(
-                f"model {model!r} did not answer within {within_s:g} s (BRIGANTINE_TIMEOUT_S or X-Request-Timeout-Ms, "
-                "the shorter of the two); ask for fewer at a time, or try again later"
-            ) from None
         except BrigantineError as error:
             status = error.status
             raise
@@ -172,64 +157,10 @@ class Engine:
             status = 499  # the client hung up; nginx's word for it
             raise
         finally:
-            in_flight.dec()
-            self.metrics.requests.labels(model, served.plugin.content, str(status)).inc()
-        self._count(served, generation)
+            served.metrics.end(status)
+        generation = _generation(served, ask, begin)
+        served.metrics.made(generation.media, generation.total_s, generation.stages_s)
         return generation
-
-    async def _generate(
-        self,
-        served: Served,
-        body: Mapping[str, Any],
-        media_type: str | None,
-        also: Iterable[str],
-        within_s: float,
-    ) -> Generation:
-        begin = time.perf_counter()
-        request = parse(served.request, body, also)
-        wanted = served.media_type(media_type)
-        seeds = seeds_of(request)
-        with served.admitted(request.n):
-            rows = await self._in_pool(lambda: [_prepare(served.plugin, request, seed) for seed in seeds])
-            prepared = time.perf_counter()
-            batched = await asyncio.wrap_future(served.scheduler.submit(rows, within_s))
-            computed = time.perf_counter()
-            media = await self._rendered(served.plugin, batched.rows, request, wanted)
-        times = (prepared - begin, batched.queue_s, batched.compute_s, time.perf_counter() - computed)
-        return Generation(
-            id=f"gen-{uuid.uuid4().hex}",
-            model=served.record.name,
-            created=int(time.time()),
-            seeds=seeds,
-            media=media,
-            stages_s=dict(zip(STAGES, times, strict=True)),
-            batch_rows=batched.batch_rows,
-        )
-
-    async def _rendered(
-        self, plugin: AnyPlugin, rows: Sequence[Arrays], request: Request, wanted: str
-    ) -> list[Media]:
-        """One Media a row, in order, encoded by all encoder threads."""
-        share = -(-len(rows) // self.settings.encoders)
-        parts = [rows[start : start + share] for start in range(0, len(rows), share)]
-        rendered = await asyncio.gather(
-            *(
-                self._in_pool(lambda part=part: [_render(plugin, row, request, wanted) for row in part])
-                for part in parts
-            )
-        )
-        return [media for part in rendered for media in part]
-
-    async def _in_pool(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._encoders, work)
-
-    def _count(self, served: Served, generation: Generation) -> None:
-        labels = (served.record.name, served.plugin.content)
-        self.metrics.outputs.labels(*labels).inc(len(generation.media))
-        self.metrics.output_bytes.labels(*labels).inc(sum(len(media.body) for media in generation.media))
-        self.metrics.request_seconds.labels(served.record.name).observe(sum(generation.stages_s.values()))
-        for stage, seconds in generation.stages_s.items():
-            self.metrics.stage_seconds.labels(served.record.name, stage).observe(seconds)
 
     def _publish_state(self) -> None:
         for plugin in self.registry.plugins.values():
@@ -245,25 +176,83 @@ class Engine:
             self.metrics.gpu_fallback.labels(name).set(served.plugin.session.fell_back)
 
 
-def _prepare(plugin: AnyPlugin, request: Request, seed: int) -> Arrays:
-    with _blamed("prepare"):
-        return prepare_row(plugin, request, seed)
+class _Ask(Job[Media]):
+    """A request in the scheduler, and the future that its coroutine waits for."""
+
+    def __init__(self, plugin: AnyPlugin, request: Request, media_type: str, size: int) -> None:
+        super().__init__(request.n, size)
+        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.seeds = [seed_of(request)] * request.n  # all but the first are derived when they are needed
+        self._plugin = plugin
+        self._request = request
+        self._media_type = media_type
+
+    def prepare(self, index: int) -> Arrays:
+        seed = self.seeds[index] = derive_seed(self.seeds[0], index)
+        return prepare_row(self._plugin, self._request, seed)
+
+    def render(self, row: Arrays) -> Media:
+        return self._plugin.render(row, self._request, self._media_type)
+
+    def resolve(self) -> None:
+        """Wake the coroutine, on its own loop."""
+        if self.future.done():
+            return  # it has given up
+        if self.error is None:
+            self.future.set_result(None)
+        else:
+            self.future.set_exception(self.error)
 
 
-def _render(plugin: AnyPlugin, row: Arrays, request: Request, media_type: str) -> Media:
-    with _blamed("render"):
-        return plugin.render(row, request, media_type)
+async def _answer(served: Served, ask: _Ask, within_s: float, gone: asyncio.Future[Any] | None) -> None:
+    """Wait until `ask` has its results, its deadline passes, or `gone` is done."""
+
+    def expire() -> None:
+        if not ask.future.done():
+            ask.future.set_exception(
+                DeadlineExceeded(
+                    f"model {served.record.name!r} did not answer within {within_s:g} s (BRIGANTINE_TIMEOUT_S or "
+                    "X-Request-Timeout-Ms, the shorter of the two); ask for fewer at a time, or try again later"
+                )
+            )
+
+    served.scheduler.submit(ask, within_s)
+    timer = ask.future.get_loop().call_later(within_s, expire)
+    if gone is not None:
+        gone.add_done_callback(lambda _: ask.future.cancel())
+    try:
+        await ask.future
+    finally:
+        timer.cancel()
+        served.scheduler.cancel(ask)
 
 
-class _blamed:  # noqa: N801 - reads as a statement
-    """Turns what a plugin's step raises into GenerationFailed; what is already ours passes."""
+def _deliver(jobs: Sequence[Job[Media]]) -> None:
+    """Hand finished jobs from an inference thread to the loop, all at once: waking it is what costs."""
+    asks = [job for job in jobs if isinstance(job, _Ask)]
+    for loop in {ask.future.get_loop() for ask in asks}:
+        mine = [ask for ask in asks if ask.future.get_loop() is loop]
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(_resolve, mine)
 
-    def __init__(self, step: str) -> None:
-        self._step = step
 
-    def __enter__(self) -> None:
-        return None
+def _resolve(asks: Sequence[_Ask]) -> None:
+    for ask in asks:
+        ask.resolve()
 
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, Exception) and not isinstance(error, BrigantineError):
-            raise GenerationFailed(f"{self._step}() raised {type(error).__name__}: {error}") from error
+
+def _generation(served: Served, ask: _Ask, begin: float) -> Generation:
+    marks = (ask.submitted_s, ask.taken_s, ask.started_s, ask.computed_s, ask.ended_s)
+    return Generation(
+        id=f"gen-{getrandbits(128):032x}",
+        model=served.record.name,
+        created=int(time.time()),
+        seeds=ask.seeds,
+        media=ask.results,
+        stages_s={
+            stage: until - since for stage, since, until in zip(STAGES, marks, marks[1:], strict=False)
+        },
+        total_s=time.perf_counter() - begin,
+        batch_rows=ask.batch_rows,
+        bucket=served.plugin.session.bucket(ask.batch_rows),
+    )

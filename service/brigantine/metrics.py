@@ -7,15 +7,18 @@ module that the service module imports.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
+
+from .media import Media
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-__all__ = ["STAGES", "Metrics"]
+__all__ = ["STAGES", "Metrics", "ModelMetrics"]
 
-STAGES = ("prepare", "queue", "compute", "encode")
+STAGES = ("queue", "prepare", "compute", "encode")
 """The parts of a request's time, in order."""
 
 _PREFIX = "brigantine_"
@@ -24,11 +27,16 @@ _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Metrics:
-    """Counters, gauges and histograms with bounded labels: model, content, stage, status, plugin, digest, device."""
+    """Counters, gauges and histograms with bounded labels: model, content, stage, status, plugin, digest, device.
 
-    def __init__(self) -> None:
+    Args:
+        counting: whether generations are counted and timed, or only what is in service is shown.
+    """
+
+    def __init__(self, counting: bool = True) -> None:
         from prometheus_client import CollectorRegistry  # noqa: PLC0415
 
+        self.counting = counting
         self._registry = CollectorRegistry()
         make = _Factory(self._registry)
         self.requests = make.counter(
@@ -63,11 +71,62 @@ class Metrics:
             "plugin_up", "1 for a plugin that serves, 0 for one that was rejected.", "plugin"
         )
 
+    def of(self, model: str, content: str) -> ModelMetrics:
+        """The part that one model fills."""
+        return ModelMetrics(self, model, content)
+
     def exposition(self) -> tuple[bytes, str]:
         """All metrics in Prometheus' text format, and its content type."""
         from prometheus_client import CONTENT_TYPE_LATEST, generate_latest  # noqa: PLC0415
 
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+
+class ModelMetrics:
+    """What one model counts, its labels looked up once: that costs more than counting."""
+
+    def __init__(self, metrics: Metrics, model: str, content: str) -> None:
+        self._counting = metrics.counting
+        self._requests = lru_cache(partial(metrics.requests.labels, model, content))  # by status
+        self._outputs = metrics.outputs.labels(model, content)
+        self._output_bytes = metrics.output_bytes.labels(model, content)
+        self._request_seconds = metrics.request_seconds.labels(model)
+        self._stage_seconds = {stage: metrics.stage_seconds.labels(model, stage) for stage in STAGES}
+        self._batch_rows = metrics.batch_rows.labels(model)
+        self._batch_seconds = metrics.batch_seconds.labels(model)
+        self._in_flight = metrics.in_flight.labels(model)
+        self._queue_rows = metrics.queue_rows.labels(model)
+
+    def watch(self, waiting: Callable[[], float]) -> None:
+        """Where to ask how many rows wait."""
+        self._queue_rows.set_function(waiting)
+
+    def begin(self) -> None:
+        """A request has come."""
+        if self._counting:
+            self._in_flight.inc()
+
+    def end(self, status: int) -> None:
+        """A request is answered with this HTTP status."""
+        if self._counting:
+            self._in_flight.dec()
+            self._requests(str(status)).inc()
+
+    def batch(self, rows: int, seconds: float) -> None:
+        """A batch has run."""
+        if self._counting:
+            self._batch_rows.observe(rows)
+            self._batch_seconds.observe(seconds)
+
+    def made(self, media: Sequence[Media], total_s: float, stages_s: Mapping[str, float]) -> None:
+        """A request has become these media."""
+        if not self._counting:
+            return
+        self._outputs.inc(len(media))
+        self._output_bytes.inc(sum(len(one.body) for one in media))
+        self._request_seconds.observe(total_s)
+        for stage, seconds in stages_s.items():
+            self._stage_seconds[stage].observe(seconds)
 
 
 class _Factory:

@@ -11,22 +11,27 @@
 
 `prepare` and `render` see one row; `generate` sees the batch that the host has put together from many
 rows of many requests, so nobody writes stacking code. A row's randomness comes from its own generator
-alone: its neighbours in a batch can never change it.
+alone: its neighbours in a batch can never change it. Content that is made in many steps overrides `step`
+instead of `generate`: rows then join and leave the batch between steps.
+
+All of these may run in several threads at once, each with rows of its own.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Generic, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from .errors import BrigantineError, GenerationFailed
 from .media import Media
 from .model import Arrays, Model
 from .session import Session
 
-__all__ = ["Params", "Plugin"]
+__all__ = ["Done", "Params", "Plugin", "run_batch"]
 
 
 class Params(BaseModel):
@@ -36,6 +41,13 @@ class Params(BaseModel):
 
 
 P = TypeVar("P", bound=Params)
+
+
+class Done(NamedTuple):
+    """What `step` returns for a row that needs no further one."""
+
+    row: Arrays
+    """The finished row, as `render` takes it."""
 
 
 class Plugin(ABC, Generic[P]):
@@ -73,9 +85,55 @@ class Plugin(ABC, Generic[P]):
         """Run the model on a batch [N, ...]; every output must have N rows, in the order of the input."""
         return self.session.run(batch)
 
+    def step(self, states: Sequence[Any]) -> Sequence[Any]:
+        """Take every running row one step further; here the only one, which is `generate`.
+
+        Override it for content that is made in many steps.
+
+        Args:
+            states: for each running row what `prepare` made, or what the last step returned for it. Do not change
+                one: after an exception the step is run again with fewer of them, to find the row that causes it.
+
+        Returns:
+            In the same order, for each row its next state, or `Done` with the finished row.
+        """
+        return [Done(row) for row in run_batch(self.generate, states)]
+
+    def leave(self, state: Any) -> None:
+        """Give back what the state of a row holds that leaves before it is done: nobody waits for it any more."""
+
     @abstractmethod
     def render(self, row: Arrays, params: P, media_type: str) -> Media:
         """Turn one row into Media of `media_type`, one of `types`.
 
         `row` holds what `prepare` made and what `generate` returned for it, without the batch axis.
         """
+
+
+def run_batch(generate: Callable[[Arrays], Arrays], rows: Sequence[Arrays]) -> list[Arrays]:
+    """Stack rows to a batch [N, ...], generate, and split the result; each row keeps its input beside its output.
+
+    Raises:
+        GenerationFailed: the rows do not stack, `generate` raised something that is not ours, or an output does not
+            have as many rows as the input.
+    """
+    try:
+        batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}  # each [N, ...]
+    except (KeyError, ValueError) as error:
+        raise GenerationFailed(
+            f"prepare() must give the same names and shapes for every row: {error}"
+        ) from error
+    try:
+        outputs = generate(batch)
+    except BrigantineError:
+        raise
+    except Exception as error:
+        raise GenerationFailed(f"generate() raised {type(error).__name__}: {error}") from error
+    for name, values in outputs.items():
+        if len(values) != len(rows):
+            raise GenerationFailed(
+                f"generate() must return as many rows as it is given: {name} has {len(values)} for {len(rows)}"
+            )
+    return [
+        {**row, **{name: values[index] for name, values in outputs.items()}} for index, row in enumerate(rows)
+    ]

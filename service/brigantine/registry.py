@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from typing import Any, cast
@@ -17,9 +18,8 @@ import numpy as np
 from .errors import BrigantineError, ModelNotFound, ModelRejected, PluginInvalid, PluginNotFound
 from .media import Media
 from .model import Arrays, Model, read_manifest
-from .plugin import Params, Plugin
+from .plugin import Done, Params, Plugin
 from .request import RESERVED, request_type
-from .scheduler import run_batch
 from .session import Session
 from .settings import Settings
 from .store import PLUGIN_GROUP, Found, Store
@@ -29,6 +29,9 @@ __all__ = ["AnyPlugin", "ModelRecord", "PluginRecord", "Registry", "prepare_row"
 log = logging.getLogger(__name__)
 
 AnyPlugin = Plugin[Any]
+
+_PATIENCE_S = 1.0
+"""How long a model is tried with larger and larger batches at the start."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,10 @@ class ModelRecord:
     reason: str = ""
     plugin_name: str = ""
     """What its manifest says; empty when the manifest cannot be read."""
+    invariant: bool = False
+    """Whether a row had the same bits alone and in every batch that was tried at the start."""
+    tried_batch: int = 0
+    """The largest batch that was tried, in rows."""
 
     @property
     def state(self) -> str:
@@ -183,21 +190,27 @@ def _load(place: Found, plugins: dict[str, PluginRecord], settings: Settings) ->
     try:
         plugin_name = read_manifest(place.path).plugin
         model = place.open()
-        session = Session.open(
-            model,
-            device=settings.device,
-            require_gpu=settings.require_gpu,
-            gpu_mem_limit_bytes=settings.gpu_mem_limit_bytes,
-        )
+        session = Session.open(model, settings.session(place.name), require_gpu=settings.require_gpu)
         if session.fell_back:
             log.warning(
                 "model %s runs on the CPU: this ONNX Runtime has CUDA, but could not use it", place.name
             )
         plugin = _plugin_of(model, plugins)(model, session)
         _warm_up(plugin)
+        invariant, tried = _invariant(plugin, min(settings.max_batch, model.manifest.max_batch))
     except Exception as error:
         return ModelRecord(place.name, place.source, reason=_reason(error), plugin_name=plugin_name)
-    return ModelRecord(place.name, place.source, model, plugin, plugin_name=plugin_name)
+    if not invariant:
+        log.warning("model %s: a row's bits depend on its batch, so each row runs alone", place.name)
+    return ModelRecord(
+        place.name,
+        place.source,
+        model,
+        plugin,
+        plugin_name=plugin_name,
+        invariant=invariant,
+        tried_batch=tried,
+    )
 
 
 def _plugin_of(model: Model, plugins: dict[str, PluginRecord]) -> type[AnyPlugin]:
@@ -220,8 +233,7 @@ def prepare_row(plugin: AnyPlugin, params: Params, seed: int) -> Arrays:
 def _warm_up(plugin: AnyPlugin) -> None:
     """Two rows of default Params through the whole journey: the contract test, and the first, slow run."""
     params = request_type(plugin.params, "WarmUp", max_n=2)()
-    rows = [prepare_row(plugin, params, seed) for seed in (0, 1)]
-    finished, _ = run_batch(plugin.generate, rows)
+    finished, _ = _finish(plugin, [prepare_row(plugin, params, seed) for seed in (0, 1)])
     for media_type in plugin.types:
         media = cast(object, plugin.render(finished, params, media_type))
         if not isinstance(media, Media) or media.type.partition(";")[0] != media_type:
@@ -229,6 +241,43 @@ def _warm_up(plugin: AnyPlugin) -> None:
             raise PluginInvalid(
                 f"{plugin.name}: render() must return Media of the type asked, {media_type}; got {got}"
             )
+
+
+def _finish(plugin: AnyPlugin, rows: Sequence[Arrays]) -> list[Arrays]:
+    """Step all rows, prepared, until each is done."""
+    states: dict[int, Any] = dict(enumerate(rows))
+    done: dict[int, Arrays] = {}
+    while states:
+        stepped = plugin.step(list(states.values()))
+        if len(stepped) != len(states):
+            raise PluginInvalid(
+                f"{plugin.name}: step() must return a state for each row, got {len(stepped)} for {len(states)}"
+            )
+        after = dict(zip(states, stepped, strict=True))
+        done |= {index: state.row for index, state in after.items() if isinstance(state, Done)}
+        states = {index: state for index, state in after.items() if not isinstance(state, Done)}
+    return [done[index] for index in range(len(rows))]
+
+
+def _invariant(plugin: AnyPlugin, max_batch: int) -> tuple[bool, int]:
+    """Whether a row's bits are the same alone and in a batch, and the largest batch that was tried.
+
+    Batches of 1, 2, 4 ... are tried until the largest, or until a second has passed.
+    """
+    params = request_type(plugin.params, "WarmUp", max_n=1)()
+    alone: list[Arrays] = []
+    size, begin = 1, time.perf_counter()
+    while size <= max_batch and (size <= 2 or time.perf_counter() - begin < _PATIENCE_S):
+        rows = [prepare_row(plugin, params, seed) for seed in range(size)]
+        alone += [_finish(plugin, [row])[0] for row in rows[len(alone) :]]
+        if not all(map(_same, _finish(plugin, rows), alone)):
+            return False, size
+        size *= 2
+    return True, size // 2
+
+
+def _same(one: Arrays, other: Arrays) -> bool:
+    return all(np.array_equal(one[name], other[name]) for name in one)
 
 
 def _reason(error: Exception) -> str:

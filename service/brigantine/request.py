@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import random
 import reprlib
-import secrets
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, cast
 
@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from .errors import BadParams, BadRequest, FieldError
 from .plugin import Params
 
-__all__ = ["MAX_SEED", "RESERVED", "Request", "derive_seed", "parse", "request_type", "seeds_of"]
+__all__ = ["MAX_SEED", "RESERVED", "Request", "derive_seed", "parse", "request_type", "seed_of"]
 
 MAX_SEED = 2**53 - 1
 """The largest seed: the largest integer that every JSON reader gets back exactly (RFC 8259, section 6)."""
@@ -54,10 +54,9 @@ def request_type(params: type[Params], name: str, max_n: int) -> type[Request]:
     return cast("type[Request]", joined)
 
 
-def seeds_of(request: Request) -> list[int]:
-    """The seed of each row. For a request without a seed one is drawn, another one at each call."""
-    seed = secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed
-    return [derive_seed(seed, index) for index in range(request.n)]
+def seed_of(request: Request) -> int:
+    """The request's own seed; for a request without one it is drawn, another one at each call."""
+    return random.randint(0, MAX_SEED) if request.seed is None else request.seed
 
 
 def derive_seed(seed: int, index: int) -> int:

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import threading
 from importlib import metadata
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 from .errors import BrigantineError, ModelInvalid
 from .model import Arrays, Model, TensorSpec
 
-__all__ = ["Buckets", "Device", "RuntimeMissing", "Session", "runtime"]
+__all__ = ["Buckets", "Device", "RuntimeMissing", "Session", "SessionOptions", "runtime"]
 
 Device = Literal["auto", "cpu"]
 
@@ -32,6 +34,25 @@ _DTYPES = {
     "tensor(int64)": "int64",
     "tensor(uint8)": "uint8",
 }
+
+
+class SessionOptions(BaseModel):
+    """How one model's graph is run. See `Settings`, whose fields of the same names are the defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: Device = "auto"
+    """`auto` takes a CUDA device when there is one."""
+    intra_threads: int = Field(default=1, ge=1, le=256)
+    """Threads inside one run on a CPU. With more than one, a row's bits may depend on its batch."""
+    gpu_mem_limit_bytes: int = Field(default=0, ge=0)
+    """The most device memory for this model's activations; 0 sets no limit."""
+    tensorrt: bool = False
+    """Try TensorRT before CUDA."""
+    tensorrt_fp16: bool = False
+    """Let TensorRT compute in half precision."""
+    tensorrt_cache_dir: Path | None = None
+    """Where TensorRT keeps the engines that it builds."""
 
 
 class RuntimeMissing(BrigantineError):
@@ -80,30 +101,27 @@ class Session:
     def open(
         cls,
         model: Model,
-        threads: int = 1,
-        device: Device = "auto",
+        options: SessionOptions | None = None,
         require_gpu: bool = False,
-        gpu_mem_limit_bytes: int = 0,
     ) -> Session:
         """Load `model.onnx`, check its tensors against the manifest, and on a GPU warm up every bucket.
 
         Args:
             model: a verified model folder.
-            threads: threads inside one run on a CPU. With 1 a row's bits do not depend on its batch.
-            device: `auto` takes a CUDA device when there is one.
+            options: how to run it.
             require_gpu: raise instead of running on a CPU.
-            gpu_mem_limit_bytes: the most device memory for this model's activations; 0 sets no limit.
 
         Raises:
             ModelInvalid: the graph cannot be loaded, or is not what the manifest says.
             RuntimeMissing: see `runtime`; or a GPU is required and cannot be used.
         """
         ort = runtime()
-        cuda = device == "auto" and "CUDAExecutionProvider" in ort.get_available_providers()
-        graphs = Buckets.fit(model)
-        providers = _providers(ort, gpu_mem_limit_bytes, graphs) if cuda else ["CPUExecutionProvider"]
-        engine = _load(ort, model, providers, threads)
-        on_gpu = engine.get_providers()[0] == "CUDAExecutionProvider"
+        options = options or SessionOptions()
+        cuda = options.device == "auto" and "CUDAExecutionProvider" in ort.get_available_providers()
+        fixed = Buckets.fit(model)
+        providers = _gpu_providers(ort, model, options, fixed) if cuda else []
+        engine = _load(ort, model, [*providers, "CPUExecutionProvider"], options.intra_threads)
+        on_gpu = engine.get_providers()[0] != "CPUExecutionProvider"
         if require_gpu and not on_gpu:
             raise RuntimeMissing(
                 f"a GPU is required, but ONNX Runtime {ort.__version__} runs {model.name} on the CPU. Install "
@@ -112,13 +130,17 @@ class Session:
             )
         _check(model, engine.get_inputs(), model.manifest.inputs, "input")
         _check(model, engine.get_outputs(), model.manifest.outputs, "output")
-        buckets = Buckets(ort, engine, model, "cuda") if on_gpu and graphs else None
+        buckets = Buckets(ort, engine, model, "cuda") if on_gpu and fixed else None
         return cls(model, engine, buckets, fell_back=cuda and not on_gpu)
 
     @property
     def device(self) -> str:
-        """Where the graph really runs: `cuda` or `cpu`. Asking for a GPU is not the same as getting one."""
-        return "cuda" if self._engine.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
+        """Where the graph really runs: `tensorrt`, `cuda` or `cpu`. Asking for a GPU is not the same as getting one."""
+        return self._engine.get_providers()[0].removesuffix("ExecutionProvider").lower()
+
+    def bucket(self, rows: int) -> int:
+        """How many rows a batch of `rows` is padded to."""
+        return rows if self._buckets is None else self._buckets.size_for(rows)
 
     def run(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
         """Run the graph on a batch: named arrays [N, ...] in, named arrays [N, ...] out."""
@@ -141,6 +163,32 @@ class Buckets:
         for size in reversed(self._sizes):  # the largest first: the arena then has room for all others
             bucket = self._buckets[size] = _Bucket(ort, engine, model, device, size)
             bucket.warm_up()
+        self._keep_agreeing(model)
+
+    def _keep_agreeing(self, model: Model) -> None:
+        """Drop each size whose rows are not bit for bit those of the largest: its batches go to the next size.
+
+        A kernel may be chosen by the size of the batch and round in another way.
+        """
+        rng = np.random.default_rng(0)
+        rows = {spec.name: _noise(rng, spec, self._sizes[-1]) for spec in model.manifest.inputs}
+        expected = self._buckets[self._sizes[-1]].run(rows, self._sizes[-1])
+
+        def agrees(size: int) -> bool:
+            made = self._buckets[size].run({name: values[:size] for name, values in rows.items()}, size)
+            return all(np.array_equal(made[name], expected[name][:size]) for name in made)
+
+        self._sizes = [size for size in self._sizes if agrees(size)]
+        self._buckets = {size: self._buckets[size] for size in self._sizes}
+
+    @property
+    def sizes(self) -> list[int]:
+        """The sizes in use, in rising order."""
+        return self._sizes
+
+    def size_for(self, rows: int) -> int:
+        """The smallest bucket that holds so many rows, or the largest."""
+        return next((size for size in self._sizes if size >= rows), self._sizes[-1])
 
     @staticmethod
     def fit(model: Model) -> bool:
@@ -156,7 +204,7 @@ class Buckets:
             for start in range(0, rows, self._sizes[-1]):
                 part = {name: values[start : start + self._sizes[-1]] for name, values in arrays.items()}
                 size = len(next(iter(part.values())))
-                parts.append(self._buckets[next(s for s in self._sizes if s >= size)].run(part, size))
+                parts.append(self._buckets[self.size_for(size)].run(part, size))
         return parts[0] if len(parts) == 1 else {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
 
 
@@ -213,18 +261,52 @@ def _load(ort: ModuleType, model: Model, providers: list[Any], threads: int) -> 
         raise ModelInvalid(f"{model.graph}: ONNX Runtime cannot load it: {error}") from error
 
 
-def _providers(ort: ModuleType, gpu_mem_limit_bytes: int, graphs: bool) -> list[Any]:
+def _gpu_providers(ort: ModuleType, model: Model, options: SessionOptions, fixed: bool) -> list[Any]:
+    """TensorRT where it is wanted, then CUDA. `fixed`: whether the shapes allow CUDA graphs."""
     ort.preload_dlls()  # CUDA and cuDNN from their wheels, so that no system-wide install is needed
-    options: dict[str, str | int] = {
+    cuda: dict[str, str | int] = {
         "arena_extend_strategy": "kSameAsRequested",
-        "enable_cuda_graph": int(graphs),
+        "enable_cuda_graph": int(fixed),
         # The default chooses an algorithm by timing it: another one, and other bits, after a restart.
         "cudnn_conv_algo_search": "HEURISTIC",
         "use_tf32": 0,
     }
-    if gpu_mem_limit_bytes:
-        options["gpu_mem_limit"] = gpu_mem_limit_bytes
-    return [("CUDAExecutionProvider", options), "CPUExecutionProvider"]
+    if options.gpu_mem_limit_bytes:
+        cuda["gpu_mem_limit"] = options.gpu_mem_limit_bytes
+    providers: list[Any] = [("CUDAExecutionProvider", cuda)]
+    if options.tensorrt:
+        providers.insert(0, ("TensorrtExecutionProvider", _tensorrt(model, options, fixed)))
+    return providers
+
+
+def _tensorrt(model: Model, options: SessionOptions, fixed: bool) -> dict[str, str | int]:
+    def shapes(rows: int) -> str:
+        return ",".join(
+            f"{spec.name}:{'x'.join(map(str, (rows, *spec.shape[1:])))}" for spec in model.manifest.inputs
+        )
+
+    chosen: dict[str, str | int] = {"trt_fp16_enable": int(options.tensorrt_fp16)}
+    if fixed:
+        largest = model.manifest.max_batch
+        chosen |= {
+            "trt_cuda_graph_enable": 1,
+            "trt_profile_min_shapes": shapes(1),
+            "trt_profile_opt_shapes": shapes(largest),
+            "trt_profile_max_shapes": shapes(largest),
+        }
+    if options.tensorrt_cache_dir is not None:
+        folder = str(options.tensorrt_cache_dir)
+        chosen |= {"trt_engine_cache_enable": 1, "trt_engine_cache_path": folder}
+        chosen |= {"trt_timing_cache_enable": 1, "trt_timing_cache_path": folder}
+    return chosen
+
+
+def _noise(rng: np.random.Generator, spec: TensorSpec, rows: int) -> NDArray[Any]:
+    """Any input: normal numbers, or the first index where whole ones are wanted."""
+    shape = (rows, *map(int, spec.shape[1:]))
+    if np.issubdtype(np.dtype(spec.dtype), np.floating):
+        return rng.standard_normal(shape).astype(spec.dtype)
+    return np.zeros(shape, spec.dtype)
 
 
 def _check(model: Model, nodes: Any, specs: tuple[TensorSpec, ...], kind: str) -> None:

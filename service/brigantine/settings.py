@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from pydantic import Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from .errors import SettingsInvalid
+from .session import Device, SessionOptions
 
 __all__ = ["Settings"]
 
@@ -27,16 +28,22 @@ class Settings(BaseSettings):
     """A folder with one model in each sub-folder, searched before BentoML's model store."""
     default_model: str = "mnist"
     """The model of a request that names none. Where it makes other content, or is not there: the first by name."""
-    device: Literal["auto", "cpu"] = "auto"
+    device: Device = "auto"
     """Where graphs run. `auto` takes a CUDA device when there is one."""
     require_gpu: bool = False
     """Refuse to start when a model would run on a CPU."""
     gpu_mem_limit_bytes: int = Field(default=0, ge=0)
     """The most device memory for each model's activations; 0 sets no limit."""
+    tensorrt: bool = False
+    """Try TensorRT before CUDA. It builds an engine for each model at each start, unless it may keep them."""
+    tensorrt_fp16: bool = False
+    """Let TensorRT compute in half precision: faster, and other bytes for the same seed."""
+    tensorrt_cache_dir: Path | None = None
+    """A folder in which TensorRT's engines are kept. They hold for one kind of GPU and one version of TensorRT."""
+    model_options: dict[str, dict[str, Any]] = Field(default_factory=dict[str, dict[str, Any]])
+    """The five settings above and `intra_threads` for single models, as JSON: `{"mnist": {"device": "cpu"}}`."""
     threads: int = Field(default_factory=lambda: min(len(os.sched_getaffinity(0)), 256), ge=1, le=256)
-    """Inference threads of each model on a CPU, each running its own batch. On a GPU it is one."""
-    encoders: int = Field(default=2, ge=1, le=64)
-    """Threads that prepare requests and encode finished content."""
+    """Inference threads of each model on a CPU, each preparing, running and encoding its own batch."""
     max_batch: int = Field(default=32, ge=1, le=4096)
     """The largest batch in rows; a model's own limit counts too."""
     max_n: int = Field(default=128, ge=1, le=4096)
@@ -44,13 +51,15 @@ class Settings(BaseSettings):
     queue_rows: int = Field(default=1024, ge=1)
     """Rows of one model that may be in work, waiting ones included. Beyond it a request is answered 429."""
     queue_bytes: int = Field(default=268_435_456, ge=1024)
-    """Bytes of input that may wait for one model, as `queue_rows`."""
+    """Bytes of request bodies that one model may have in work, as `queue_rows`."""
     timeout_s: float = Field(default=30.0, gt=0, le=3600)
     """Seconds after which a request is answered 504 and its work dropped; `X-Request-Timeout-Ms` shortens it."""
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
     """The largest request body. Beyond it a request is answered 413."""
     access_log: bool = True
     """One log line for each request."""
+    metrics: bool = True
+    """Count and time every generation. Without it `/metrics` shows only what is in service."""
     strict: bool = False
     """Refuse to start when any plugin or model is rejected, instead of serving the others."""
 
@@ -62,7 +71,21 @@ class Settings(BaseSettings):
             )
         if self.require_gpu and self.device == "cpu":
             raise ValueError("device is cpu and require_gpu is set: no model could ever run")
+        for model in self.model_options:
+            try:
+                self.session(model)
+            except ValidationError as error:
+                first = error.errors()[0]
+                where = ".".join(map(str, first["loc"]))
+                raise ValueError(
+                    f"model_options: {model}: {where}: {first['msg']}, got {first['input']!r}"
+                ) from None
         return self
+
+    def session(self, model: str) -> SessionOptions:
+        """How the graph of this model is run."""
+        common = {name: getattr(self, name) for name in SessionOptions.model_fields if hasattr(self, name)}
+        return SessionOptions(**common | self.model_options.get(model, {}))
 
     @classmethod
     def read(cls) -> Settings:

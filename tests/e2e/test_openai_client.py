@@ -3,6 +3,7 @@
 import base64
 import io
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +43,20 @@ def test_image_3_is_made_again_alone_by_its_reported_seed(client: OpenAI):
     assert pictures(alone) == [pictures(answer)[3]]
 
 
-def test_the_same_bytes_after_a_restart(client: OpenAI, tmp_path: Path):
-    before = pictures(client.images.generate(**ARGUMENTS))
+def test_the_same_bytes_in_another_process_and_after_a_restart(client: OpenAI, tmp_path: Path):
+    def drawn(one: OpenAI, seed: int) -> list[bytes]:
+        body = {"seed": seed, "label": seed % 10}
+        return pictures(one.images.generate(prompt="a digit", n=1 + seed % 17, extra_body=body))
 
-    with serving(tmp_path) as other, OpenAI(base_url=f"{other.url}/v1", api_key="none") as anew:
-        assert pictures(anew.images.generate(**ARGUMENTS)) == before
+    before = [drawn(client, seed) for seed in range(50)]
+
+    for threads in ("1", "2"):
+        with (
+            serving(tmp_path, BRIGANTINE_THREADS=threads) as other,
+            OpenAI(base_url=f"{other.url}/v1", api_key="none") as anew,
+            ThreadPoolExecutor(8) as senders,
+        ):
+            assert list(senders.map(drawn, [anew] * 50, range(50))) == before
 
 
 def test_models_are_listed(client: OpenAI):

@@ -119,7 +119,7 @@ async def _within(engine: Engine, timeout_s: float) -> None:
 
 
 def test_rows_are_bounded_before_they_are_prepared(settings: Settings, monkeypatch: pytest.MonkeyPatch):
-    engine = Engine.start(settings.model_copy(update={"queue_rows": 4, "encoders": 1}), only="tiny")
+    engine = Engine.start(settings.model_copy(update={"queue_rows": 4, "threads": 1}), only="tiny")
     plugin = engine.served("tiny").plugin
     run = plugin.prepare
     monkeypatch.setattr(plugin, "prepare", lambda *args: time.sleep(0.1) or run(*args))
@@ -141,9 +141,8 @@ def stuck(settings: Settings):
         settings.model_copy(update={"timeout_s": 0.2, "threads": 1, "queue_rows": 3}), only="tiny"
     )
     release = threading.Event()
-    scheduler = engine.served("tiny").scheduler
-    run = scheduler._generate
-    scheduler._generate = lambda batch: run(batch) if release.wait(30) else {}
+    plugin = engine.served("tiny").plugin
+    plugin.generate = lambda batch: plugin.session.run(batch) if release.wait(30) else {}
     yield engine
     release.set()
     engine.close()
@@ -173,6 +172,16 @@ def test_a_full_queue_is_429(stuck: Engine):
         await asyncio.gather(*tasks, return_exceptions=True)
 
     asyncio.run(many())
+
+
+def test_nothing_is_counted_when_metrics_are_off(settings: Settings):
+    engine = Engine.start(settings.model_copy(update={"metrics": False}), only="tiny")
+    make(engine, n=3)
+    text = engine.metrics.exposition()[0].decode()
+    engine.close()
+
+    assert 'brigantine_outputs_total{content="image",model="tiny"} 0.0' in text
+    assert 'brigantine_plugin_up{plugin="image"} 1.0' in text
 
 
 def test_every_generation_is_counted(engine: Engine):

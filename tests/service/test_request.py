@@ -1,7 +1,7 @@
 import pytest
 from brigantine.errors import BadParams, BadRequest
 from brigantine.plugin import Params
-from brigantine.request import MAX_SEED, Request, derive_seed, parse, request_type, seeds_of
+from brigantine.request import MAX_SEED, Request, derive_seed, parse, request_type, seed_of
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field
@@ -17,6 +17,11 @@ class WaveParams(Params):
 
 
 WaveRequest = request_type(WaveParams, "WaveRequest", max_n=16)
+
+
+def seeds_of(request: Request) -> list[int]:
+    seed = seed_of(request)
+    return [derive_seed(seed, index) for index in range(request.n)]
 
 
 def parsed(**body: object) -> Request:

@@ -1,24 +1,23 @@
 """The scheduler's promises: everyone gets their own answer, whole, in order, or an error of their own."""
 
+import math
+import random
 import threading
 import time
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
-import numpy as np
 import pytest
-from brigantine.errors import BadRequest, GenerationFailed, NotReady, QueueFull
+from brigantine import Done
+from brigantine.errors import BadRequest, BrigantineError, GenerationFailed, NotReady, QueueFull
 from brigantine.model import Arrays
-from brigantine.scheduler import Scheduler, run_batch
+from brigantine.plugin import run_batch
+from brigantine.scheduler import Scheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-
-def rows(*values: float) -> list[Arrays]:
-    return [{"x": np.asarray(value, dtype=np.float64)} for value in values]
-
-
-def answers(batched: list[Arrays]) -> list[float]:
-    return [float(row["y"]) for row in batched]
+from tests.service.jobs import Ask, deliver
 
 
 def double(batch: Arrays) -> Arrays:
@@ -26,6 +25,11 @@ def double(batch: Arrays) -> Arrays:
     if 13 in batch["x"]:
         raise ValueError("thirteen")
     return {"y": 2 * batch["x"]}
+
+
+def at_once(generate: Callable[[Arrays], Arrays]) -> Callable[[Sequence[Any]], list[Done]]:
+    """The one step of content that is made at once, as `Plugin.step` has it."""
+    return lambda states: [Done(row) for row in run_batch(generate, states)]
 
 
 class Gate:
@@ -43,16 +47,23 @@ class Gate:
         return double(batch)
 
 
-def scheduler(generate: object = double, **options: int) -> Scheduler:
-    return Scheduler(generate, **{"threads": 1, "max_batch": 8, "queue_rows": 1000} | options)  # type: ignore[arg-type]
+def scheduler(generate: Callable[[Arrays], Arrays] = double, **options: int) -> Scheduler[float]:
+    given = {"threads": 1, "max_batch": 8, "queue_rows": 1000} | options
+    return Scheduler(at_once(generate), deliver, **given)  # type: ignore[arg-type]
+
+
+def submitted(one: Scheduler[float], *values: float, within_s: float = math.inf) -> Ask:
+    ask = Ask(*values)
+    one.submit(ask, within_s)
+    return ask
 
 
 @pytest.fixture
-def gated() -> Iterator[tuple[Scheduler, Gate]]:
+def gated() -> Iterator[tuple[Scheduler[float], Gate]]:
     """A scheduler whose only thread is busy with one row, so that the next ones have to wait."""
     gate = Gate()
     one = scheduler(gate, queue_rows=20)
-    one.submit(rows(0))
+    submitted(one, 0)
     assert gate.entered.wait(10)
     yield one, gate
     gate.open.set()
@@ -66,20 +77,57 @@ def gated() -> Iterator[tuple[Scheduler, Gate]]:
 )
 def test_everyone_gets_their_own_answer_whole_and_in_order(requests: list[list[int]], threads: int):
     one = scheduler(threads=threads)
-    futures = [one.submit(rows(*request)) for request in requests]
+    asks = [submitted(one, *request) for request in requests]
 
-    for request, future in zip(requests, futures, strict=True):
-        assert answers(future.result(10).rows) == [2 * value for value in request]
+    for request, ask in zip(requests, asks, strict=True):
+        assert ask.answer() == [2 * value for value in request]
+    one.close()
+    assert (one.held, one.waiting) == (0, 0)
+
+
+def test_a_thousand_interleaved_requests_get_their_own_answers():
+    one = scheduler(threads=2, queue_rows=100_000)
+    answers: dict[tuple[int, ...], list[float]] = {}
+
+    def send(sender: int) -> None:
+        rng = random.Random(sender)
+        for number in range(125):
+            first = 1000 * (125 * sender + number) + 14  # no value is asked for twice
+            values = tuple(range(first, first + rng.randint(1, 9)))
+            answers[values] = submitted(one, *values).answer()
+
+    senders = [threading.Thread(target=send, args=(sender,)) for sender in range(8)]
+    for sender in senders:
+        sender.start()
+    for sender in senders:
+        sender.join()
     one.close()
 
+    assert len(answers) == 1000
+    assert all(answer == [2 * value for value in values] for values, answer in answers.items())
 
-def test_what_arrives_during_a_run_forms_the_next_batches(gated: tuple[Scheduler, Gate]):
+
+def test_what_arrives_during_a_run_forms_the_next_batches(gated: tuple[Scheduler[float], Gate]):
     one, gate = gated
-    futures = [one.submit(rows(value)) for value in range(10)]
+    asks = [submitted(one, value) for value in range(10)]
     gate.open.set()
 
-    assert [answers(future.result(10).rows) for future in futures] == [[2 * value] for value in range(10)]
+    assert [ask.answer() for ask in asks] == [[2 * value] for value in range(10)]
     assert gate.sizes == [1, 8, 2]
+
+
+def test_a_long_request_does_not_keep_a_short_one_waiting_for_ever(gated: tuple[Scheduler[float], Gate]):
+    one, gate = gated
+    order: list[int] = []
+    long, short = Ask(*range(12)), Ask(1)
+    for ask in (long, short):
+        ask.watch(lambda ask=ask: order.append(ask.rows))
+        one.submit(ask)
+    gate.open.set()
+    short.answer()
+
+    assert gate.sizes == [1, 8, 5]  # the short one rides with the long one's last rows
+    assert order == [12, 1]
 
 
 def test_waiting_rows_are_shared_between_the_threads():
@@ -90,7 +138,22 @@ def test_waiting_rows_are_shared_between_the_threads():
         return double(batch)
 
     one = scheduler(meet, threads=2)
-    assert answers(one.submit(rows(1, 2)).result(10).rows) == [2, 4]
+    assert submitted(one, 1, 2).answer() == [2, 4]
+    one.close()
+
+
+def test_a_device_that_runs_one_batch_at_a_time_gets_all_that_waits():
+    gate = Gate()
+    one = scheduler(gate, threads=2, parallel=1)
+    asks = [submitted(one, 0)]
+    assert gate.entered.wait(10)
+    gate.entered.clear()
+    asks += [submitted(one, 1, 2, 3, 4, 5, 6)]
+    assert gate.entered.wait(10)
+    gate.open.set()
+
+    assert asks[1].answer() == [2, 4, 6, 8, 10, 12]
+    assert gate.sizes == [1, 6]
     one.close()
 
 
@@ -98,18 +161,18 @@ def test_waiting_rows_are_shared_between_the_threads():
 def test_one_poisonous_request_in_64_fails_alone(place: int):
     gate = Gate()
     one = scheduler(gate, max_batch=64)
-    first = one.submit(rows(0))
+    first = submitted(one, 0)
     assert gate.entered.wait(10)
-    futures = [one.submit(rows(13 if index == place else 1)) for index in range(64)]
+    asks = [submitted(one, 13 if index == place else index + 14) for index in range(64)]
     gate.open.set()
 
-    first.result(10)
-    for index, future in enumerate(futures):
+    first.answer()
+    for index, ask in enumerate(asks):
         if index == place:
             with pytest.raises(GenerationFailed, match=r"generate\(\) raised ValueError: thirteen"):
-                future.result(10)
+                ask.answer()
         else:
-            assert answers(future.result(10).rows) == [2]
+            assert ask.answer() == [2 * (index + 14)]
     one.close()
     assert len(gate.sizes) <= 2 + 2 * 6  # the lone first, the whole batch, and both halves on six levels
 
@@ -117,14 +180,14 @@ def test_one_poisonous_request_in_64_fails_alone(place: int):
 def test_the_other_rows_of_a_failed_request_are_not_run():
     gate = Gate()
     one = scheduler(gate, max_batch=4)
-    first = one.submit(rows(0))
+    first = submitted(one, 0)
     assert gate.entered.wait(10)
-    doomed = one.submit(rows(*[13] * 100))
+    doomed = submitted(one, *[13] * 100)
     gate.open.set()
 
     with pytest.raises(GenerationFailed):
-        doomed.result(10)
-    first.result(10)
+        doomed.answer()
+    first.answer()
     one.close()
     assert len(gate.sizes) == 2
 
@@ -135,40 +198,93 @@ def test_an_error_of_ours_reaches_its_client_unchanged():
 
     one = scheduler(refuse)
     with pytest.raises(BadRequest, match="no such chord"):
-        one.submit(rows(1)).result(10)
+        submitted(one, 1).answer()
     one.close()
 
 
-def test_rows_that_do_not_stack_are_run_apart(gated: tuple[Scheduler, Gate]):
+@pytest.mark.parametrize("where", ["prepare", "render"])
+def test_one_request_that_cannot_be_prepared_or_rendered_fails_alone(
+    gated: tuple[Scheduler[float], Gate], where: str, monkeypatch: pytest.MonkeyPatch
+):
     one, gate = gated
-    flat = one.submit(rows(1))
-    long = one.submit([{"x": np.ones(3)}])
+    asks = [submitted(one, value) for value in range(5)]
+    monkeypatch.setattr(asks[3], where, lambda *args: 1 / 0)
     gate.open.set()
 
-    assert answers(flat.result(10).rows) == [2]
-    assert long.result(10).rows[0]["y"].tolist() == [2, 2, 2]
+    for value, ask in enumerate(asks):
+        if value == 3:
+            with pytest.raises(GenerationFailed, match=rf"{where}\(\) raised ZeroDivisionError"):
+                ask.answer()
+        else:
+            assert ask.answer() == [2 * value]
 
 
-def test_a_full_queue_refuses_with_a_time_to_come_back(gated: tuple[Scheduler, Gate]):
+def test_a_thread_survives_whatever_a_plugin_raises():
+    def leave(batch: Arrays) -> Arrays:
+        if 13 in batch["x"]:
+            raise SystemExit
+        return double(batch)
+
+    one = scheduler(leave)
+    with pytest.raises(GenerationFailed, match="SystemExit"):
+        submitted(one, 13).answer()
+    assert submitted(one, 1).answer() == [2]
+    one.close()
+
+
+def test_rows_that_do_not_stack_are_run_apart(gated: tuple[Scheduler[float], Gate]):
+    one, gate = gated
+    flat = submitted(one, 1)
+    long = Ask(1, shape=(3,))
+    one.submit(long)
+    gate.open.set()
+
+    assert flat.answer() == [2]
+    assert long.answer() == [6]  # the sum of three
+
+
+def test_a_full_queue_refuses_with_a_time_to_come_back(gated: tuple[Scheduler[float], Gate]):
     one, _ = gated
-    one.submit(rows(*range(12)))
+    submitted(one, *range(12))
     with pytest.raises(
-        QueueFull, match="12 rows wait and 9 more do not fit into a queue of 20 rows"
+        QueueFull, match="13 rows are in work and 9 more do not fit into a queue of 20 rows"
     ) as caught:
-        one.submit(rows(*range(9)))
+        submitted(one, *range(9))
 
     assert 1 <= (caught.value.retry_after_s or 0) <= 120
-    assert one.waiting == 12
+    assert (one.waiting, one.held) == (12, 13)
 
 
-def test_bytes_that_wait_are_bounded_too():
+def test_no_flood_gets_more_into_the_queue_than_it_may_hold():
+    one = scheduler(lambda batch: time.sleep(0.002) or double(batch), threads=2, queue_rows=50)
+    most, refused, before = 0, 0, 0
+    tracemalloc.start()
+    for number in range(5000):
+        try:
+            one.submit(Ask(*range(1 + number % 7)))
+        except QueueFull:
+            refused += 1
+        most = max(most, one.held)
+        if number == 1000:
+            before = tracemalloc.get_traced_memory()[0]
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    one.close()
+
+    assert refused > 3000
+    assert 43 < most <= 50
+    assert grown < 300_000  # bytes: what 50 rows hold, and not what 4,000 requests would
+    assert one.held == 0
+
+
+def test_bytes_are_bounded_too():
     gate = Gate()
     one = scheduler(gate, queue_bytes=100)
-    one.submit(rows(0))
+    one.submit(Ask(0, size=90))
     assert gate.entered.wait(10)
-    one.submit([{"x": np.zeros(10)}])  # 80 bytes
     with pytest.raises(QueueFull, match="and 100 bytes"):
-        one.submit([{"x": np.zeros(3)}])
+        one.submit(Ask(0, size=11))
+    one.submit(Ask(0, size=10))
     gate.open.set()
     one.close()
 
@@ -179,59 +295,78 @@ def test_what_cannot_be_done_in_time_is_refused_now():
         return double(batch)
 
     one = scheduler(slow)
-    one.submit(rows(1)).result(10)  # measures the rate
-    waiting = one.submit(rows(*range(8)))
+    submitted(one, 1).answer()  # measures the rate
+    waiting = submitted(one, *range(8))
     with pytest.raises(QueueFull, match=r"would be done in .* and the request waits 0\.1 s"):
-        one.submit(rows(*range(4)), within_s=0.1)
-    assert answers(one.submit(rows(1), within_s=10).result(10).rows) == [2]
-    waiting.result(10)
-    while one._running:
-        time.sleep(0.01)
-    assert answers(one.submit(rows(1), within_s=0.001).result(10).rows) == [
-        2
-    ]  # an idle scheduler takes anything
+        submitted(one, *range(4), within_s=0.1)
+    assert submitted(one, 1, within_s=10).answer() == [2]
+    waiting.answer()
+    assert submitted(one, 1, within_s=0.001).answer() == [2]  # an idle scheduler takes anything
     one.close()
 
 
-def test_a_cancelled_request_frees_its_place_at_once(gated: tuple[Scheduler, Gate]):
+def test_a_cancelled_request_frees_its_place_at_once(gated: tuple[Scheduler[float], Gate]):
     one, gate = gated
-    doomed = one.submit(rows(*range(12)))
-    kept = one.submit(rows(5))
-    assert doomed.cancel()
+    doomed = submitted(one, *range(12))
+    kept = submitted(one, 5)
+    one.cancel(doomed)
 
-    assert one.waiting == 1
+    assert (one.waiting, one.held) == (1, 2)
     gate.open.set()
-    assert answers(kept.result(10).rows) == [10]
+    assert kept.answer() == [10]
     assert sum(gate.sizes) == 2
+    assert not doomed.done.is_set()
+
+
+def test_a_request_cancelled_in_its_run_frees_its_place_and_answers_nobody(
+    gated: tuple[Scheduler[float], Gate],
+):
+    gate = Gate()
+    one = scheduler(gate)
+    running = submitted(one, 1)
+    assert gate.entered.wait(10)
+    one.cancel(running)
+    assert one.held == 0
+    gate.open.set()
+    one.close()
+
+    assert not running.done.is_set() and running.results == []
 
 
 def test_closing_finishes_what_waits_and_takes_no_more():
     one = scheduler()
-    futures = [one.submit(rows(value)) for value in range(50)]
+    asks = [submitted(one, value) for value in range(50)]
     one.close()
 
-    assert all(future.done() for future in futures)
+    assert all(ask.done.is_set() for ask in asks)
     with pytest.raises(NotReady):
-        one.submit(rows(1))
+        submitted(one, 1)
 
 
-def test_times_are_told_apart(gated: tuple[Scheduler, Gate]):
+def test_times_are_told_apart(gated: tuple[Scheduler[float], Gate]):
     one, gate = gated
-    begin = time.perf_counter()
-    future = one.submit(rows(1))
+    ask = submitted(one, 1)
     time.sleep(0.05)
     gate.open.set()
+    ask.answer()
 
-    batched = future.result(10)
-    assert batched.queue_s >= 0.05
-    assert 0 <= batched.compute_s <= time.perf_counter() - begin - 0.05
-
-
-def test_a_wrong_number_of_rows_is_the_plugins_fault():
-    with pytest.raises(GenerationFailed, match="y has 1 for 2"):
-        run_batch(lambda batch: {"y": batch["x"][:1]}, rows(1, 2))
+    assert ask.taken_s - ask.submitted_s >= 0.05
+    assert ask.submitted_s < ask.taken_s <= ask.started_s <= ask.computed_s <= ask.ended_s
 
 
-def test_a_row_keeps_its_input_beside_its_output():
-    [row] = run_batch(double, rows(4))
-    assert (row["x"], row["y"]) == (4, 8)
+def test_an_idle_scheduler_uses_no_time():
+    one = scheduler(threads=2)
+    submitted(one, 1).answer()
+    before = time.process_time()
+    time.sleep(0.5)
+    used = time.process_time() - before
+    one.close()
+
+    assert used < 0.005
+
+
+def test_a_wrong_number_of_states_is_the_plugins_fault():
+    one: Scheduler[float] = Scheduler(lambda states: [], deliver, threads=1, max_batch=8, queue_rows=9)
+    with pytest.raises(BrigantineError, match="a state for each of 1 rows, got 0"):
+        submitted(one, 1).answer()
+    one.close()

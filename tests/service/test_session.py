@@ -1,12 +1,14 @@
 import sys
 from importlib import metadata
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 from brigantine.errors import ModelInvalid
 from brigantine.model import Model
-from brigantine.session import Buckets, RuntimeMissing, Session, runtime
+from brigantine.session import Buckets, RuntimeMissing, Session, SessionOptions, _gpu_providers, runtime
 
 from tests.tiny import SIDE, Z_DIM, tiny_model
 
@@ -71,6 +73,52 @@ def test_padded_batches_give_what_plain_ones_give(buckets: tuple[Session, Bucket
     for size in sizes:
         image = padded.run(batch(size))["image"]
         assert np.array_equal(image, plain.run(batch(size))["image"])
+
+
+def test_a_batch_is_padded_to_the_next_bucket(buckets: tuple[Session, Buckets]):
+    plain, padded = buckets
+    assert [padded.size_for(rows) for rows in range(1, 8)] == [1, 2, 4, 4, 6, 6, 6]
+    assert [plain.bucket(rows) for rows in range(1, 8)] == list(range(1, 8))
+
+
+def test_a_bucket_whose_bits_are_not_those_of_the_largest_is_not_used(tmp_path: Path):
+    import onnxruntime
+
+    model = Model.open(tiny_model(tmp_path, swayed=True, max_batch=6))
+    engine = onnxruntime.InferenceSession(model.graph, providers=["CPUExecutionProvider"])
+
+    buckets = Buckets(onnxruntime, engine, model, "cpu")
+
+    assert buckets.sizes == [6]
+    assert buckets.size_for(1) == 6
+
+
+def test_tensorrt_is_told_the_shapes_and_where_to_keep_its_engines(tmp_path: Path):
+    model = Model.open(tiny_model(tmp_path, max_batch=6))
+    options = SessionOptions(tensorrt=True, tensorrt_fp16=True, tensorrt_cache_dir=tmp_path)
+    preloaded: list[bool] = []
+    ort: Any = SimpleNamespace(preload_dlls=lambda: preloaded.append(True))
+
+    (first, trt), (second, _) = _gpu_providers(ort, model, options, fixed=True)
+
+    assert (first, second) == ("TensorrtExecutionProvider", "CUDAExecutionProvider")
+    assert (trt["trt_profile_min_shapes"], trt["trt_profile_max_shapes"]) == (
+        "z:1x4,label:1",
+        "z:6x4,label:6",
+    )
+    assert (trt["trt_fp16_enable"], trt["trt_engine_cache_path"]) == (1, str(tmp_path))
+    assert preloaded == [True]
+
+
+def test_the_memory_of_a_gpu_is_capped_and_its_algorithms_are_not_timed(tmp_path: Path):
+    model = Model.open(tiny_model(tmp_path))
+    ort: Any = SimpleNamespace(preload_dlls=lambda: None)
+
+    [(_, cuda)] = _gpu_providers(ort, model, SessionOptions(gpu_mem_limit_bytes=10**9), fixed=False)
+
+    assert cuda["gpu_mem_limit"] == 10**9
+    assert (cuda["arena_extend_strategy"], cuda["enable_cuda_graph"]) == ("kSameAsRequested", 0)
+    assert cuda["cudnn_conv_algo_search"] == "HEURISTIC"
 
 
 def test_an_answer_is_not_overwritten_by_the_next(buckets: tuple[Session, Buckets]):

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 from brigantine.errors import SettingsInvalid
+from brigantine.session import SessionOptions
 from brigantine.settings import Settings
 
 
@@ -14,11 +15,28 @@ def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
     assert (settings.models_dir, settings.threads) == (Path("/srv/models"), 3)
 
 
+def test_one_model_may_be_run_in_another_way(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("BRIGANTINE_GPU_MEM_LIMIT_BYTES", "1000")
+    monkeypatch.setenv("BRIGANTINE_MODEL_OPTIONS", '{"mnist": {"device": "cpu", "intra_threads": 2}}')
+
+    settings = Settings.read()
+
+    assert settings.session("mnist") == SessionOptions(
+        device="cpu", intra_threads=2, gpu_mem_limit_bytes=1000
+    )
+    assert settings.session("faces") == SessionOptions(gpu_mem_limit_bytes=1000)
+
+
 @pytest.mark.parametrize(
     ("env", "message"),
     [
         ({"MAX_N": "200", "QUEUE_ROWS": "100"}, "max_n is 200 and queue_rows 100"),
         ({"DEVICE": "cpu", "REQUIRE_GPU": "1"}, "device is cpu and require_gpu is set"),
+        ({"MODEL_OPTIONS": '{"mnist": {"devise": "cpu"}}'}, "model_options: mnist: devise: Extra inputs"),
+        (
+            {"MODEL_OPTIONS": '{"mnist": {"intra_threads": 0}}'},
+            "model_options: mnist: intra_threads: Input should",
+        ),
     ],
 )
 def test_settings_that_contradict_each_other(

@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import torch
 from brigantine.model import MANIFEST, Label, Manifest, Model, TensorSpec, sha256_of
-from brigantine.session import Session
+from brigantine.session import Session, SessionOptions
 from torch import Tensor, nn
 
 from .errors import ExportMismatch
@@ -77,8 +77,8 @@ def export_model(generator: Generator, folder: Path, facts: Facts) -> Model:
     with TemporaryDirectory() as scratch:
         manifest = _manifest(generator, facts)
         twin = manifest.model_copy(update={"outputs": (*manifest.outputs, _drawn_spec(generator))})
-        session = Session.open(_write(checked, Path(scratch) / "checked", twin), device="cpu")
-        served = Session.open(_write(graph, Path(scratch) / "served", manifest), device="cpu")
+        session = Session.open(_write(checked, Path(scratch) / "checked", twin), SessionOptions(device="cpu"))
+        served = Session.open(_write(graph, Path(scratch) / "served", manifest), SessionOptions(device="cpu"))
         parity = {str(batch): _compare(network, session, served, batch) for batch in BATCHES}
     return _write(graph, folder, manifest.model_copy(update={"parity": parity}))
 

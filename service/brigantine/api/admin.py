@@ -8,12 +8,12 @@ from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
-from starlette.routing import BaseRoute, Route
 
 from ..errors import NotFound, NotReady, PluginNotFound
 from ..registry import PluginRecord, Registry
 from .http import Json, engine_of
 from .openapi import document
+from .routes import Route
 
 __all__ = ["routes"]
 
@@ -89,7 +89,7 @@ async def index(request: Request) -> Response:
     return RedirectResponse("/docs")
 
 
-def routes() -> list[BaseRoute]:
+def routes() -> list[Route]:
     return [
         Route("/", index),
         Route("/livez", livez),

@@ -1,9 +1,10 @@
 """The way in: the outermost layer of ours, around every route.
 
-BentoML's own routes for health and metrics come before anything that is mounted, answer in their own
-shapes, and its metrics layer makes a series of every unknown path. So this product does not mount an app
-below BentoML's but puts `Entry` around it, as an ASGI middleware (`bentoml.Service.add_asgi_middleware`):
-every HTTP request is answered here, and BentoML keeps the processes, the start and the stop.
+BentoML's own routes for health and metrics come before anything that is mounted and answer in their own
+shapes; its layers around a mounted app cost more than an image (`benchmarks/RESULTS.md`), keep a timer for each
+request that was answered long ago, and make a series of every unknown path. So `Entry` stands outside of all of
+them: it answers every HTTP request, with what those layers gave (ids, deadlines, limits, metrics, access log),
+and BentoML keeps the processes, the start and the stop.
 """
 
 from __future__ import annotations
@@ -11,26 +12,27 @@ from __future__ import annotations
 import logging
 import re
 import time
-import uuid
 from dataclasses import dataclass
+from random import getrandbits
 from urllib.parse import quote
 
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Router
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..engine import Engine
-from ..errors import BrigantineError, MethodNotAllowed, NotFound
+from ..errors import BrigantineError
 from . import admin, native, openai
 from .http import error_response
+from .routes import Router
 
 __all__ = ["Entry", "Host"]
 
 log = logging.getLogger("brigantine.api")
 access = logging.getLogger("brigantine.access")
 
+_GONE = 499
+"""Nobody is there to read a status; nginx's word for it, for the log."""
 _SANE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -48,8 +50,7 @@ class Entry:
     def __init__(self, app: ASGIApp, host: Host) -> None:
         self._app = app
         self._host = host
-        self._router = Router([*admin.routes(), *native.routes(), *openai.routes()], redirect_slashes=False)
-        self._router.default = _no_such_route
+        self._router = Router([*admin.routes(), *native.routes(), *openai.routes()])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -57,27 +58,25 @@ class Entry:
             return
         answer = _Answer(send, _request_id(scope))
         scope["state"] = {"host": self._host, "request_id": answer.request_id}
-        scope["app"] = (
-            self  # makes starlette raise its 404s and 405s, instead of answering them in plain text
-        )
         begin = time.perf_counter()
         try:
-            await self._router(scope, receive, answer)
+            response = await self._response(scope, receive)
+            await response(scope, receive, answer)
         except ClientDisconnect:
-            # Nobody reads it, but BentoML's timeout layer around us keeps a task until the first byte of an answer.
-            await Response(status_code=499)(scope, receive, answer)
+            answer.status = _GONE
         except Exception as error:
             if answer.status:
                 raise  # too late for an error object: the connection must break
-            ours = _as_ours(error, scope)
-            if ours.status == 500:
-                log.error("%s %s %s", scope["method"], _path(scope), answer.request_id, exc_info=error)
-            await error_response(ours)(scope, receive, answer)
+            await error_response(_as_ours(error, scope, answer.request_id))(scope, receive, answer)
         if self._host.access_log:
             access.info(
                 "%s %s %s %.1f ms %s",
                 scope["method"], _path(scope), answer.status, 1e3 * (time.perf_counter() - begin), answer.request_id,
             )  # fmt: skip
+
+    async def _response(self, scope: Scope, receive: Receive) -> Response:
+        endpoint, scope["path_params"] = self._router.find(scope["method"], scope["path"])
+        return await endpoint(Request(scope, receive))
 
 
 class _Answer:
@@ -105,24 +104,16 @@ def _request_id(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _SANE_ID.fullmatch(value.decode("latin-1")):
             return value.decode("latin-1")
-    return f"req_{uuid.uuid4().hex}"
+    return f"req_{getrandbits(128):032x}"
 
 
-def _as_ours(error: Exception, scope: Scope) -> BrigantineError:
-    if isinstance(error, BrigantineError):
-        return error
-    if isinstance(error, HTTPException) and error.status_code == 405:
-        methods = (error.headers or {}).get("Allow", "GET, HEAD").split(", ")  # from a set: in any order
-        allowed = ", ".join(sorted(methods))
-        return MethodNotAllowed(f"{scope['path']}: expected {allowed}, got {scope['method']}", allowed)
-    if isinstance(error, HTTPException) and error.status_code == 404:
-        return _no_route(scope)
+def _as_ours(error: Exception, scope: Scope, request_id: str) -> BrigantineError:
+    """The error to answer with; a fault of ours, or of a plugin, is in the log under the request's id."""
+    ours = error if isinstance(error, BrigantineError) else _internal()
+    if ours.status == 500:
+        log.error("%s %s %s", scope["method"], _path(scope), request_id, exc_info=error)
+    return ours
+
+
+def _internal() -> BrigantineError:
     return BrigantineError("an internal error; the service's log has it under this x-request-id")
-
-
-async def _no_such_route(scope: Scope, receive: Receive, send: Send) -> None:
-    raise _no_route(scope)
-
-
-def _no_route(scope: Scope) -> NotFound:
-    return NotFound(f"no route {scope['path']}; /openapi.json lists them, /docs shows them")

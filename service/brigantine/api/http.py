@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import math
+from binascii import b2a_base64
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
+from async_timeout import timeout  # asyncio's own, and the same for Python 3.10
 from starlette.datastructures import State
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -54,8 +55,8 @@ def engine_of(request: Request) -> Engine:
     return engine
 
 
-async def read_object(request: Request, settings: Settings) -> dict[str, Any]:
-    """The request's body, a JSON object.
+async def read_object(request: Request, settings: Settings) -> tuple[dict[str, Any], int]:
+    """The request's body, a JSON object, and the bytes that it had.
 
     Raises:
         BodyTooLarge: more bytes came than the settings allow, or were announced.
@@ -63,7 +64,8 @@ async def read_object(request: Request, settings: Settings) -> dict[str, Any]:
         BadRequest: not JSON, or not an object.
     """
     try:
-        body = await asyncio.wait_for(_read(request, settings.max_body_bytes), settings.timeout_s)
+        async with timeout(settings.timeout_s):
+            body = await _read(request, settings.max_body_bytes)
     except asyncio.TimeoutError:
         raise BodyTooSlow(
             f"body: expected all of it within {settings.timeout_s:g} s (BRIGANTINE_TIMEOUT_S), it is still coming"
@@ -74,7 +76,7 @@ async def read_object(request: Request, settings: Settings) -> dict[str, Any]:
         raise BadRequest(f"body: expected JSON, got {_excerpt(body)}: {error}") from None
     if not isinstance(value, dict):
         raise BadRequest(f"body: expected a JSON object, got {_excerpt(body)}")
-    return value  # pyright: ignore[reportUnknownVariableType] - what is in it is for `parse` to judge
+    return value, len(body)  # pyright: ignore[reportUnknownVariableType] - what is in it is for `parse` to judge
 
 
 async def _read(request: Request, limit: int) -> bytes:
@@ -121,26 +123,35 @@ async def generate(
     request: Request,
     served: Served,
     body: Mapping[str, Any],
+    size: int,
     media_type: str | None,
     also: Iterable[str] = (),
 ) -> Generation:
     """Run the engine for a client that may hang up: then the work is dropped from the queue at once.
+
+    Args:
+        request: the HTTP request, its body read.
+        served: the model.
+        body: the plugin's Params with `n` and `seed`.
+        size: the bytes that the body had.
+        media_type: one of the plugin's types, or None for its default.
+        also: fields that the route has taken out of the body.
 
     Raises:
         BadRequest: X-Request-Timeout-Ms is no positive number.
         ClientDisconnect: the client has gone; there is nobody left to answer.
     """
     timeout_s = _timeout_s(request)
-    made = engine_of(request).generate(served.record.name, body, media_type, timeout_s, also)
-    work = asyncio.ensure_future(made)
     gone = asyncio.ensure_future(_gone(request))
     try:
-        await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
-            raise ClientDisconnect
-        return work.result()
+        return await engine_of(request).generate(
+            served.record.name, body, media_type, timeout_s, also, size, gone
+        )
+    except asyncio.CancelledError:
+        if gone.done():
+            raise ClientDisconnect from None
+        raise
     finally:
-        work.cancel()
         gone.cancel()
 
 
@@ -169,10 +180,11 @@ def _whole_number(text: str) -> int | None:
 def server_timing(generation: Generation) -> dict[str, str]:
     """The stages of a request as the header `Server-Timing` (https://www.w3.org/TR/server-timing/), in ms."""
     stages = [f"{stage};dur={1e3 * seconds:.3f}" for stage, seconds in generation.stages_s.items()]
-    stages.append(f'batch;desc="{generation.batch_rows} rows"')
+    stages.append(f"total;dur={1e3 * generation.total_s:.3f}")
+    stages.append(f'batch;desc="{generation.batch_rows} rows in a bucket of {generation.bucket}"')
     return {"server-timing": ", ".join(stages)}
 
 
-def b64(media: Media) -> str:
-    """A medium's bytes in base64."""
-    return base64.b64encode(media.body).decode("ascii")
+def b64(media: Media) -> orjson.Fragment:
+    """A medium's bytes in base64, as a JSON string that is copied into the answer as it is."""
+    return orjson.Fragment(b'"%b"' % b2a_base64(media.body, newline=False))

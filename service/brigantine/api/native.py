@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
 from ..engine import Generation, Served
 from ..errors import NotAcceptable
 from ..registry import ModelRecord
 from . import http
 from .http import Json, b64, engine_of, read_object, server_timing
+from .routes import Route
 
 __all__ = ["routes"]
 
@@ -31,29 +32,29 @@ async def model(request: Request) -> Response:
     record = engine_of(request).registry.find(request.path_params["model"])
     assert record.model is not None, "a record that `find` returns is serving"
     manifest = record.model.manifest.model_dump(mode="json", exclude={"name", "plugin", "format", "created"})
-    return Json({**_model(record), **manifest})
+    return Json({**_model(record), "seeds": _seeds(record), **manifest})
 
 
 async def generate(request: Request) -> Response:
     """Generate with the plugin's own Params; `Accept` decides between JSON and the medium's bytes."""
     engine = engine_of(request)
     served = engine.served(request.path_params["model"])
-    wanted = _negotiate(",".join(request.headers.getlist("accept")), served)
-    body = await read_object(request, engine.settings)
+    wanted = _negotiate(",".join(request.headers.getlist("accept")), served.plugin.types)
+    body, size = await read_object(request, engine.settings)
     n: Any = body.get("n", 1)
     if wanted is not None and isinstance(n, int) and n > 1:
         raise NotAcceptable(
             f"n: expected 1 for an answer in {wanted}, got {n}; ask for application/json, or for one at a time"
         )
-    generation = await http.generate(request, served, body, wanted)
+    generation = await http.generate(request, served, body, size, wanted)
     return _as_json(generation, served) if wanted is None else _as_bytes(generation)
 
 
-def routes() -> list[BaseRoute]:
+def routes() -> list[Route]:
     return [
         Route("/v1/models", models),
         Route("/v1/models/{model}", model),
-        Route("/v1/models/{model}/generate", generate, methods=["POST"]),
+        Route("/v1/models/{model}/generate", generate, "POST"),
     ]
 
 
@@ -72,7 +73,18 @@ def _model(record: ModelRecord) -> dict[str, Any]:
     }
 
 
-def _negotiate(accept: str, served: Served) -> str | None:
+def _seeds(record: ModelRecord) -> dict[str, Any]:
+    """What a seed guarantees, and what was seen at the start."""
+    return {
+        "guarantee": "the same digest, params and seed give the same bytes, in any batch, at any position, in any "
+        "process, on the same kind of device",
+        "batched": record.invariant,
+        "tried_batch": record.tried_batch,
+    }
+
+
+@lru_cache
+def _negotiate(accept: str, made: tuple[str, ...]) -> str | None:
     """The media type to answer with, or None for JSON: the one that `Accept` likes best (RFC 9110, section 12.5.1).
 
     Of those that it likes as well, one that it names goes before one that a wildcard allows, and JSON before the
@@ -82,11 +94,9 @@ def _negotiate(accept: str, served: Served) -> str | None:
         NotAcceptable: the header allows nothing that this model can make.
     """
     ranges = _ranges(accept or "*/*")
-    types = ("application/json", *served.plugin.types)
-    best = max(types, key=lambda made: _liking(made, ranges))  # the first of equals
+    best = max(("application/json", *made), key=lambda kind: _liking(kind, ranges))  # the first of equals
     if _liking(best, ranges)[0] <= 0:
-        made = ", ".join(served.plugin.types)
-        raise NotAcceptable(f"Accept: expected application/json or one of {made}, got {accept!r}")
+        raise NotAcceptable(f"Accept: expected application/json or one of {', '.join(made)}, got {accept!r}")
     return None if best == "application/json" else best
 
 

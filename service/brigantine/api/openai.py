@@ -11,12 +11,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
 
 from ..engine import Engine, Generation, Served
 from ..errors import BadParams, FieldError
 from ..request import parse
 from .http import Json, b64, engine_of, generate, read_object, server_timing
+from .routes import Route
 
 __all__ = ["ImagesBody", "routes"]
 
@@ -52,7 +52,8 @@ class ImagesBody(BaseModel):
 async def images(request: Request) -> Response:
     """`POST /v1/images/generations`."""
     engine = engine_of(request)
-    body = parse(ImagesBody, await read_object(request, engine.settings))
+    sent, size = await read_object(request, engine.settings)
+    body = parse(ImagesBody, sent)
     served = _image_model(engine, body.model)
     media_type = _media_type(served, body.output_format)
     known = served.request.model_fields
@@ -60,12 +61,12 @@ async def images(request: Request) -> Response:
     params = {k: v for k, v in (body.model_extra or {}).items() if not (v is None and k in known)}
     if "prompt" not in known:
         params.pop("prompt", None)
-    generation = await generate(request, served, params, media_type, also=ImagesBody.model_fields)
+    generation = await generate(request, served, params, size, media_type, also=ImagesBody.model_fields)
     return _answer(generation, media_type)
 
 
-def routes() -> list[BaseRoute]:
-    return [Route("/v1/images/generations", images, methods=["POST"])]
+def routes() -> list[Route]:
+    return [Route("/v1/images/generations", images, "POST")]
 
 
 def _image_model(engine: Engine, name: str | None) -> Served:

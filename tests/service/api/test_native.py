@@ -25,16 +25,20 @@ def test_json_has_one_item_a_row_with_its_seed_and_what_it_is(client: TestClient
 def test_the_time_of_each_stage_is_in_the_header(client: TestClient):
     timing = client.post(URL, json={"n": 3}).headers["server-timing"]
 
-    names = ["prepare", "queue", "compute", "encode", "batch"]
-    assert [part.split(";")[0] for part in timing.split(", ")] == names
-    assert " rows" in timing
+    names = ["queue", "prepare", "compute", "encode", "total", "batch"]
+    parts = [part.split(";") for part in timing.split(", ")]
+    assert [name for name, _ in parts] == names
+    durations = [float(rest.removeprefix("dur=")) for _, rest in parts[:-1]]
+    assert 0 < sum(durations[:-1]) <= durations[-1]
+    assert parts[-1][1] in ('desc="2 rows in a bucket of 2"', 'desc="3 rows in a bucket of 3"')
 
 
-def test_a_client_may_wait_less_than_the_setting(client: TestClient, host: Host):
+def test_a_client_may_wait_less_than_the_setting(
+    client: TestClient, host: Host, monkeypatch: pytest.MonkeyPatch
+):
     assert host.engine is not None
-    scheduler = host.engine.served("tiny").scheduler
-    run = scheduler._generate
-    scheduler._generate = lambda batch: time.sleep(0.3) or run(batch)
+    plugin = host.engine.served("tiny").plugin
+    monkeypatch.setattr(plugin, "generate", lambda batch: time.sleep(0.3) or plugin.session.run(batch))
 
     answer = client.post(URL, json={}, headers={"x-request-timeout-ms": "50"})
 
@@ -127,5 +131,7 @@ def test_models_are_listed_and_shown(client: TestClient):
         "cpu",
     )
     assert shown["digest"] == listed["digest"]
+    assert "in any batch, at any position, in any process" in shown["seeds"]["guarantee"]
+    assert (shown["seeds"]["batched"], shown["seeds"]["tried_batch"]) == (True, 32)
     assert [label["name"] for label in shown["labels"]] == ["zero", "one", "two"]
     assert shown["inputs"][0] == {"name": "z", "dtype": "float32", "shape": ["batch", 4]}

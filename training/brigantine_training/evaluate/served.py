@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from brigantine.model import Model
-from brigantine.session import Session
+from brigantine.session import Session, SessionOptions
 from torch import Tensor
 
 from ..errors import ScoringError
@@ -36,7 +36,7 @@ class ServedSampler:
         self._labelled = "label" in inputs
         self._batch = model.manifest.max_batch
         # The CPU even beside a GPU: the same model must score the same figures everywhere.
-        self._session = Session.open(model, device="cpu")
+        self._session = Session.open(model, SessionOptions(device="cpu"))
 
     def __call__(self, labels: Tensor, seed: int) -> Tensor:
         """Labels int64 [N] to images uint8 [N, C, H, W]."""
