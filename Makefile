@@ -4,11 +4,13 @@ PYTHON ?= python3
 PORT ?= 3000
 HOST ?= 127.0.0.1
 DATA_DIR ?= ../shared/data
+BENCH_HOME ?= $(HOME)/.cache/brigantine-bench
+BENCH_MODEL ?= mnist
 VENV := .venv
 BIN := $(VENV)/bin
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: serve test check fix scores gpu bento clean
+.PHONY: serve test check fix scores bench soak gpu bento clean
 
 serve: $(VENV)/.serve  ## Serve the models that are there; the shipped `mnist` always is.
 	$(BIN)/brigantine serve --host $(HOST) --port $(PORT)
@@ -28,6 +30,12 @@ fix: $(VENV)/.test  ## Format, and mend what can be mended.
 
 scores: $(VENV)/.test  ## Judge the shipped model again and write its card.
 	$(BIN)/brigantine-train evaluate plugins/brigantine_image/models/mnist --data-dir $(DATA_DIR) --write
+
+bench: $(VENV)/.test  ## The product beside other model servers, about an hour for BENCH_MODEL; needs wrk.
+	$(BIN)/python benchmarks/serving.py --home $(BENCH_HOME) --model $(BENCH_MODEL)
+
+soak: $(VENV)/.test  ## What only time shows, some 6 minutes: memory, rest, overload; needs wrk.
+	$(BIN)/python benchmarks/soak.py --home $(BENCH_HOME)
 
 gpu: $(VENV)/.serve  ## Swap ONNX Runtime for its CUDA build; `make clean` undoes it.
 	$(BIN)/pip uninstall --quiet --yes onnxruntime onnxruntime-gpu

@@ -2,7 +2,7 @@
 
 On a CPU a batch of any size goes through as it is: padding would be computed like anything else. On a GPU batches are
 padded to a power of two, each of which has buffers on the device that stay where they are, and a CUDA graph that was
-recorded over them; only the rows that were asked for cross the bus on the way back.
+recorded over them. Only what goes in and finished bytes cross the bus.
 """
 
 from __future__ import annotations
@@ -47,6 +47,8 @@ class SessionOptions(BaseModel):
     """Threads inside one run on a CPU. With more than one, a row's bits may depend on its batch."""
     gpu_mem_limit_bytes: int = Field(default=0, ge=0)
     """The most device memory for this model's activations; 0 sets no limit."""
+    cuda_graphs: bool = True
+    """Record each bucket's run once and replay it; without it each kernel is launched anew."""
     tensorrt: bool = False
     """Try TensorRT before CUDA."""
     tensorrt_fp16: bool = False
@@ -119,7 +121,8 @@ class Session:
         options = options or SessionOptions()
         cuda = options.device == "auto" and "CUDAExecutionProvider" in ort.get_available_providers()
         fixed = Buckets.fit(model)
-        providers = _gpu_providers(ort, model, options, fixed) if cuda else []
+        graphs = fixed and options.cuda_graphs
+        providers = _gpu_providers(ort, model, options, graphs) if cuda else []
         engine = _load(ort, model, [*providers, "CPUExecutionProvider"], options.intra_threads)
         on_gpu = engine.get_providers()[0] != "CPUExecutionProvider"
         if require_gpu and not on_gpu:
@@ -155,13 +158,11 @@ class Buckets:
 
     def __init__(self, ort: ModuleType, engine: Any, model: Model, device: str) -> None:
         largest = model.manifest.max_batch
-        self._sizes = [1 << power for power in range(largest.bit_length()) if 1 << power < largest] + [
-            largest
-        ]
+        self.sizes = [1 << power for power in range(largest.bit_length()) if 1 << power < largest] + [largest]
         self._lock = threading.Lock()  # a recorded graph has one set of addresses
-        self._buckets: dict[int, _Bucket] = {}
-        for size in reversed(self._sizes):  # the largest first: the arena then has room for all others
-            bucket = self._buckets[size] = _Bucket(ort, engine, model, device, size)
+        self.buckets: dict[int, _Bucket] = {}
+        for size in reversed(self.sizes):  # the largest first: the arena then has room for all others
+            bucket = self.buckets[size] = _Bucket(ort, engine, model, device, size)
             bucket.warm_up()
         self._keep_agreeing(model)
 
@@ -171,24 +172,19 @@ class Buckets:
         A kernel may be chosen by the size of the batch and round in another way.
         """
         rng = np.random.default_rng(0)
-        rows = {spec.name: _noise(rng, spec, self._sizes[-1]) for spec in model.manifest.inputs}
-        expected = self._buckets[self._sizes[-1]].run(rows, self._sizes[-1])
+        rows = {spec.name: _noise(rng, spec, self.sizes[-1]) for spec in model.manifest.inputs}
+        expected = self.buckets[self.sizes[-1]].run(rows, self.sizes[-1])
 
         def agrees(size: int) -> bool:
-            made = self._buckets[size].run({name: values[:size] for name, values in rows.items()}, size)
+            made = self.buckets[size].run({name: values[:size] for name, values in rows.items()}, size)
             return all(np.array_equal(made[name], expected[name][:size]) for name in made)
 
-        self._sizes = [size for size in self._sizes if agrees(size)]
-        self._buckets = {size: self._buckets[size] for size in self._sizes}
-
-    @property
-    def sizes(self) -> list[int]:
-        """The sizes in use, in rising order."""
-        return self._sizes
+        self.sizes = [size for size in self.sizes if agrees(size)]
+        self.buckets = {size: self.buckets[size] for size in self.sizes}
 
     def size_for(self, rows: int) -> int:
         """The smallest bucket that holds so many rows, or the largest."""
-        return next((size for size in self._sizes if size >= rows), self._sizes[-1])
+        return next((size for size in self.sizes if size >= rows), self.sizes[-1])
 
     @staticmethod
     def fit(model: Model) -> bool:
@@ -201,10 +197,10 @@ class Buckets:
         rows = len(next(iter(arrays.values())))
         parts: list[dict[str, NDArray[Any]]] = []
         with self._lock:
-            for start in range(0, rows, self._sizes[-1]):
-                part = {name: values[start : start + self._sizes[-1]] for name, values in arrays.items()}
+            for start in range(0, rows, self.sizes[-1]):
+                part = {name: values[start : start + self.sizes[-1]] for name, values in arrays.items()}
                 size = len(next(iter(part.values())))
-                parts.append(self._buckets[self.size_for(size)].run(part, size))
+                parts.append(self.buckets[self.size_for(size)].run(part, size))
         return parts[0] if len(parts) == 1 else {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
 
 
@@ -238,14 +234,18 @@ class _Bucket:
         for name, staging in self._staging.items():
             self._inputs[name].update_inplace(staging)
         for _ in range(2):
-            self._engine.run_with_iobinding(self._binding, self._options)
+            self.replay()
+
+    def replay(self) -> None:
+        """Run on what is in the buffers, with nothing crossing the bus."""
+        self._engine.run_with_iobinding(self._binding, self._options)
 
     def run(self, arrays: Arrays, rows: int) -> dict[str, NDArray[Any]]:
         for name, staging in self._staging.items():
             staging[:rows] = arrays[name]
             staging[rows:] = 0
             self._inputs[name].update_inplace(staging)
-        self._engine.run_with_iobinding(self._binding, self._options)
+        self.replay()
         return {name: value.numpy()[:rows].copy() for name, value in self._outputs.items()}
 
 
@@ -261,12 +261,12 @@ def _load(ort: ModuleType, model: Model, providers: list[Any], threads: int) -> 
         raise ModelInvalid(f"{model.graph}: ONNX Runtime cannot load it: {error}") from error
 
 
-def _gpu_providers(ort: ModuleType, model: Model, options: SessionOptions, fixed: bool) -> list[Any]:
-    """TensorRT where it is wanted, then CUDA. `fixed`: whether the shapes allow CUDA graphs."""
+def _gpu_providers(ort: ModuleType, model: Model, options: SessionOptions, graphs: bool) -> list[Any]:
+    """TensorRT where it is wanted, then CUDA; `graphs`: with CUDA graphs, which need fixed shapes."""
     ort.preload_dlls()  # CUDA and cuDNN from their wheels, so that no system-wide install is needed
     cuda: dict[str, str | int] = {
         "arena_extend_strategy": "kSameAsRequested",
-        "enable_cuda_graph": int(fixed),
+        "enable_cuda_graph": int(graphs),
         # The default chooses an algorithm by timing it: another one, and other bits, after a restart.
         "cudnn_conv_algo_search": "HEURISTIC",
         "use_tf32": 0,
@@ -275,18 +275,18 @@ def _gpu_providers(ort: ModuleType, model: Model, options: SessionOptions, fixed
         cuda["gpu_mem_limit"] = options.gpu_mem_limit_bytes
     providers: list[Any] = [("CUDAExecutionProvider", cuda)]
     if options.tensorrt:
-        providers.insert(0, ("TensorrtExecutionProvider", _tensorrt(model, options, fixed)))
+        providers.insert(0, ("TensorrtExecutionProvider", _tensorrt(model, options, graphs)))
     return providers
 
 
-def _tensorrt(model: Model, options: SessionOptions, fixed: bool) -> dict[str, str | int]:
+def _tensorrt(model: Model, options: SessionOptions, graphs: bool) -> dict[str, str | int]:
     def shapes(rows: int) -> str:
         return ",".join(
             f"{spec.name}:{'x'.join(map(str, (rows, *spec.shape[1:])))}" for spec in model.manifest.inputs
         )
 
     chosen: dict[str, str | int] = {"trt_fp16_enable": int(options.tensorrt_fp16)}
-    if fixed:
+    if graphs:
         largest = model.manifest.max_batch
         chosen |= {
             "trt_cuda_graph_enable": 1,

@@ -34,6 +34,8 @@ class Settings(BaseSettings):
     """Refuse to start when a model would run on a CPU."""
     gpu_mem_limit_bytes: int = Field(default=0, ge=0)
     """The most device memory for each model's activations; 0 sets no limit."""
+    cuda_graphs: bool = True
+    """Record each batch size's run once on a GPU and replay it; without it each kernel is launched anew."""
     tensorrt: bool = False
     """Try TensorRT before CUDA. It builds an engine for each model at each start, unless it may keep them."""
     tensorrt_fp16: bool = False
@@ -41,7 +43,7 @@ class Settings(BaseSettings):
     tensorrt_cache_dir: Path | None = None
     """A folder in which TensorRT's engines are kept. They hold for one kind of GPU and one version of TensorRT."""
     model_options: dict[str, dict[str, Any]] = Field(default_factory=dict[str, dict[str, Any]])
-    """The five settings above and `intra_threads` for single models, as JSON: `{"mnist": {"device": "cpu"}}`."""
+    """The six settings above and `intra_threads` for single models, as JSON: `{"mnist": {"device": "cpu"}}`."""
     threads: int = Field(default_factory=lambda: min(len(os.sched_getaffinity(0)), 256), ge=1, le=256)
     """Inference threads of each model on a CPU, each preparing, running and encoding its own batch."""
     max_batch: int = Field(default=32, ge=1, le=4096)

@@ -99,7 +99,7 @@ def test_tensorrt_is_told_the_shapes_and_where_to_keep_its_engines(tmp_path: Pat
     preloaded: list[bool] = []
     ort: Any = SimpleNamespace(preload_dlls=lambda: preloaded.append(True))
 
-    (first, trt), (second, _) = _gpu_providers(ort, model, options, fixed=True)
+    (first, trt), (second, _) = _gpu_providers(ort, model, options, graphs=True)
 
     assert (first, second) == ("TensorrtExecutionProvider", "CUDAExecutionProvider")
     assert (trt["trt_profile_min_shapes"], trt["trt_profile_max_shapes"]) == (
@@ -114,7 +114,7 @@ def test_the_memory_of_a_gpu_is_capped_and_its_algorithms_are_not_timed(tmp_path
     model = Model.open(tiny_model(tmp_path))
     ort: Any = SimpleNamespace(preload_dlls=lambda: None)
 
-    [(_, cuda)] = _gpu_providers(ort, model, SessionOptions(gpu_mem_limit_bytes=10**9), fixed=False)
+    [(_, cuda)] = _gpu_providers(ort, model, SessionOptions(gpu_mem_limit_bytes=10**9), graphs=False)
 
     assert cuda["gpu_mem_limit"] == 10**9
     assert (cuda["arena_extend_strategy"], cuda["enable_cuda_graph"]) == ("kSameAsRequested", 0)

@@ -1,0 +1,261 @@
+"""Load: a closed loop by wrk, and an open loop in which requests arrive when they arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import gc
+import json
+import math
+import os
+import re
+import subprocess
+import time
+from collections import Counter, deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple, cast
+
+import numpy as np
+import uvloop
+
+MAGIC = "iVBORw0KGgo"
+"""How a PNG begins in base64."""
+GOOD_S = 0.050
+"""An answer within this counts as good."""
+_CONNECTIONS, _MOST_CONNECTIONS = 64, 512
+_STRAGGLERS_S = 5.0
+
+
+class Target(NamedTuple):
+    """Where to send requests, and their body with %d for the seed."""
+
+    port: int
+    path: str
+    body: str
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}{self.path}"
+
+    def request(self, seed: int) -> bytes:
+        body = self.body % seed
+        head = f"POST {self.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+        return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+class Measured(NamedTuple):
+    """One window of load. `requests` counts the right answers only."""
+
+    requests: int
+    errors: int
+    seconds: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    p999_ms: float
+    good: float | None = None
+    """The share of requests that was answered, and within GOOD_S."""
+
+    @property
+    def rps(self) -> float:
+        return self.requests / self.seconds
+
+
+def closed(target: Target, connections: int, seconds: int, seed: int) -> Measured:
+    """`connections` clients, each of which sends its next request when it has its answer."""
+    script = Path(__file__).with_name("wrk.lua")
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s", "-s", script]
+    command += [target.url, "--", target.body, str(seed)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + 60)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode or not lines:
+        raise RuntimeError(f"wrk: exit code {done.returncode}: {done.stdout}{done.stderr}")
+    fields = json.loads(lines[-1])
+    fields["requests"] -= fields["errors"]
+    return Measured(**fields)
+
+
+def open_loop(target: Target, rate: float, seconds: int, seed: int) -> Measured:
+    """Requests at random times, `rate` a second on average (Poisson), whether or not the server keeps up.
+
+    A latency counts from the time at which the request was due, so that a server that stalls pays for everyone who
+    came meanwhile.
+    """
+    return uvloop.run(_open_loop(target, rate, seconds, seed))
+
+
+def flood(target: Target, rate: float, seconds: int, seed: int, connections: int = 4096) -> Counter[int]:
+    """As `open_loop`, with as many connections as clients would open; the answers by their HTTP status, 0 for none."""
+    run = uvloop.run(_played(target, rate, seconds, seed, connections))
+    statuses = Counter(int(answer[9:12]) for _, answer in run.answers.values())
+    return statuses + Counter({0: len(run.requests) - len(run.answers)})
+
+
+async def _open_loop(target: Target, rate: float, seconds: int, seed: int) -> Measured:
+    return (await _played(target, rate, seconds, seed, _MOST_CONNECTIONS)).measured(seconds)
+
+
+async def _played(target: Target, rate: float, seconds: int, seed: int, connections: int) -> _Run:
+    rng = np.random.default_rng(seed)
+    due = np.cumsum(rng.exponential(1 / rate, int(rate * seconds * 2) + 100))
+    due = due[due < seconds] if due[0] < seconds else due[:1] * 0
+    run = _Run(target, [target.request(seed + i) for i in range(len(due))], due.tolist(), connections)
+    gc.collect()
+    gc.disable()  # a collection would look like a slow server
+    try:
+        await run.play()
+    finally:
+        gc.enable()
+    return run
+
+
+@dataclass
+class _Run:
+    """One window: what is due when, and what came of it."""
+
+    target: Target
+    requests: list[bytes]
+    due_s: list[float]
+    most_connections: int
+    answers: dict[int, tuple[float, bytes]] = field(default_factory=dict)
+    """By number: seconds from due to answered, and the answer."""
+    idle: deque[_Connection] = field(default_factory=deque)
+    waiting: deque[int] = field(default_factory=deque)
+    connections: int = 0
+    sent: int = 0
+    finished: int = 0
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    begin_s: float = 0.0
+    opening: set[asyncio.Task[None]] = field(default_factory=set)
+
+    async def play(self) -> None:
+        await asyncio.gather(*(self._open() for _ in range(_CONNECTIONS)))
+        loop = asyncio.get_running_loop()
+        timer = _Timer()
+        loop.add_reader(timer.fd, self._on_time, timer)
+        self.begin_s = time.monotonic() + 0.05
+        timer.set(self.begin_s + self.due_s[0])
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.over.wait(), self.due_s[-1] + _STRAGGLERS_S)
+        loop.remove_reader(timer.fd)
+        os.close(timer.fd)
+        for task in tuple(self.opening):
+            task.cancel()
+        for connection in self.idle:
+            connection.transport.close()
+
+    def ready(self, connection: _Connection) -> None:
+        """Send what waits, or keep the connection: the longest idle one is used next, so that all of them are."""
+        if self.waiting:
+            connection.send(self.waiting.popleft())
+        else:
+            self.idle.append(connection)
+
+    def finish(self) -> None:
+        self.finished += 1
+        if self.finished == len(self.requests):
+            self.over.set()
+
+    def _on_time(self, timer: _Timer) -> None:
+        timer.read()
+        now = time.monotonic() - self.begin_s
+        while self.sent < len(self.due_s) and self.due_s[self.sent] <= now:
+            self._send(self.sent)
+            self.sent += 1
+        if self.sent < len(self.due_s):
+            timer.set(self.begin_s + self.due_s[self.sent])
+
+    def _send(self, number: int) -> None:
+        if self.idle:
+            self.idle.popleft().send(number)
+            return
+        self.waiting.append(number)
+        if self.connections + len(self.opening) < self.most_connections:
+            task = asyncio.ensure_future(self._open())
+            self.opening.add(task)
+            task.add_done_callback(self.opening.discard)
+
+    async def _open(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.create_connection(lambda: _Connection(self), "127.0.0.1", self.target.port)
+        except OSError:
+            return  # what waits goes to another connection, or counts as an error in the end
+
+    def measured(self, seconds: int) -> Measured:
+        magic = MAGIC.encode()
+        right = [s for s, answer in self.answers.values() if answer[9:10] == b"2" and magic in answer]
+        p50, p90, p99, p999 = (
+            1e3 * np.percentile(right or [math.inf], (50, 90, 99, 99.9), method="higher")
+        ).tolist()
+        good = sum(s <= GOOD_S for s in right) / len(self.requests)
+        last = max([seconds, *(self.due_s[n] + s for n, (s, _) in self.answers.items())])
+        return Measured(len(right), len(self.requests) - len(right), last, p50, p90, p99, p999, good)
+
+
+class _Connection(asyncio.Protocol):
+    """One connection with at most one request in flight."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, run: _Run) -> None:
+        self._run = run
+        self._number = -1
+        self._answer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self._run.connections += 1
+        self._run.ready(self)
+
+    def send(self, number: int) -> None:
+        self._number, self._answer = number, b""
+        self.transport.write(self._run.requests[number])
+
+    def data_received(self, data: bytes) -> None:
+        self._answer += data
+        if self._number >= 0 and _is_whole(self._answer):
+            run, number, self._number = self._run, self._number, -1
+            run.answers[number] = time.monotonic() - run.begin_s - run.due_s[number], self._answer
+            run.finish()
+            run.ready(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        run = self._run
+        run.connections -= 1
+        if self._number >= 0:  # without an answer: an error
+            run.finish()
+        elif self in run.idle:
+            run.idle.remove(self)
+
+
+def _is_whole(answer: bytes) -> bool:
+    """Whether an HTTP answer has come to its end; one that does not say where that is never has."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    if length := _LENGTH.search(head):
+        return len(body) >= int(length[1])
+    return body.endswith(b"0\r\n\r\n") and _CHUNKED.search(head) is not None
+
+
+_LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
+_CHUNKED = re.compile(rb"(?i)\r\ntransfer-encoding: *chunked")
+
+
+class _Timer:
+    """A timer of the kernel's, to the microsecond; those of an event loop go by milliseconds."""
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self.fd: int = self._libc.timerfd_create(time.CLOCK_MONOTONIC, os.O_NONBLOCK)
+
+    def set(self, at_s: float) -> None:
+        whole = int(at_s)
+        once = (ctypes.c_long * 4)(0, 0, whole, int(1e9 * (at_s - whole)))
+        absolute = 1
+        if self._libc.timerfd_settime(self.fd, absolute, ctypes.byref(once), None):
+            raise OSError(ctypes.get_errno(), "timerfd_settime")
+
+    def read(self) -> None:
+        os.read(self.fd, 8)

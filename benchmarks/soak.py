@@ -1,0 +1,185 @@
+"""What only time shows: memory over 100,000 requests, a service at rest, and one that is asked for too much.
+
+    python benchmarks/soak.py [--only memory,idle,metrics,many,overload]
+
+Starts the product on the loopback interface, and prints one line for each promise, with what was measured. `wrk` must
+be installed. Ends with exit code 1 when one of them is not kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+from generators import make
+from load import closed, flood
+from openai import OpenAI
+from peers.core import Painter
+from servers import SERVERS, Running, Server, running
+from serving import MNIST
+from watch import adopt_orphans, watching
+
+_PRODUCT = next(server for server in SERVERS if server.name == "brigantine")
+_ROUNDS = 7
+_SEEDS = 1_000_000_000
+
+
+class Soak:
+    """The promises, each a method that says what was measured and whether it holds."""
+
+    def __init__(self, home: Path, requests: int, overload_s: int) -> None:
+        self._home = home
+        self._requests = requests
+        self._overload_s = overload_s
+
+    def memory(self) -> tuple[str, bool]:
+        """Resident memory grows by less than 2% over many requests."""
+        with self._serving() as up:
+            closed(up.target, 32, 4, 0)
+            before, done, rps = up.resident_mib, 0, 0.0
+            while done < self._requests:
+                window = closed(up.target, 32, 10, done)
+                done, rps = done + window.requests + window.errors, window.rps
+                if window.errors:
+                    return f"{window.errors} errors", False
+            growth = up.resident_mib / before - 1
+        return (
+            f"{before:.0f} MiB, {growth:+.2%} after {done} requests (the last ones at {rps:.0f}/s)",
+            growth < 0.02,
+        )
+
+    def idle(self) -> tuple[str, bool]:
+        """A service at rest, after load, takes less than 1% of a core."""
+        with self._serving() as up:
+            closed(up.target, 32, 2, 0)
+            time.sleep(1)
+            with watching() as usage:
+                time.sleep(20)
+        share = usage.server_s / usage.wall_s
+        return f"{share:.2%} of a core over {usage.wall_s:.0f} s", share < 0.01
+
+    def metrics(self) -> tuple[str, bool]:
+        """Counting and timing every generation costs at most 3% of the throughput."""
+        off = replace(_PRODUCT, environment={**_PRODUCT.environment, "BRIGANTINE_METRICS": "false"})
+        ratios: list[float] = []
+        with self._serving() as counting, self._serving(off) as silent:
+            for up in (counting, silent):
+                closed(up.target, 64, 2, 0)
+            for number in range(_ROUNDS):
+                pair = [counting, silent] if number % 2 else [silent, counting]
+                rps = {id(up): closed(up.target, 64, 4, number * _SEEDS // 100).rps for up in pair}
+                ratios.append(rps[id(counting)] / rps[id(silent)])
+        cost = 1 - statistics.median(ratios)
+        return (
+            f"{cost:.1%}, from {1 - max(ratios):.1%} to {1 - min(ratios):.1%} in {_ROUNDS} rounds",
+            cost <= 0.03,
+        )
+
+    def many(self) -> tuple[str, bool]:
+        """64 images of one request cost less than 1.3 times what they cost without a server."""
+        painter = Painter(MNIST)
+        ratios: list[float] = []
+        with self._serving() as up, httpx.Client() as client, ThreadPoolExecutor(2) as pool:
+            for number in range(4 * _ROUNDS):
+                seed = number * 1000
+                begin = time.perf_counter()
+                client.post(up.target.url, json={"seed": seed, "n": 64}).raise_for_status()
+                took_s = time.perf_counter() - begin
+                begin = time.perf_counter()
+                list(pool.map(painter.paint, (range(seed, seed + 32), range(seed + 32, seed + 64))))
+                ratios.append(took_s / (time.perf_counter() - begin))
+        cost = statistics.median(ratios[_ROUNDS:])
+        return f"{cost:.2f} times", cost < 1.3
+
+    def overload(self) -> tuple[str, bool]:
+        """At three times its capacity a service answers 200, 429 or 504, and does 90% of its work."""
+        model = make("g64", self._home / "models" / "g64")
+        with self._serving(model=model) as up:
+            closed(up.target, 64, 4, 0)
+            capacity = statistics.median(closed(up.target, 64, 8, _SEEDS + i * 10_000).rps for i in range(3))
+            late = _Late(up, model.name, self._overload_s - 2)
+            begin = time.monotonic()
+            statuses = flood(up.target, 3 * capacity, self._overload_s, 2 * _SEEDS)
+            took_s = time.monotonic() - begin  # with the emptying of the queue
+            retried = late.answer()
+        goodput = statuses[200] / took_s / capacity
+        wrong = {status: count for status, count in statuses.items() if status not in (200, 429, 504)}
+        said = (
+            f"{dict(sorted(statuses.items()))} in {took_s:.0f} s, goodput {goodput:.0%} of {capacity:.0f}/s, "
+        )
+        return said + f"official client: {retried}", not wrong and goodput >= 0.9 and retried == "answered"
+
+    def _serving(self, server: Server = _PRODUCT, model: Path = MNIST) -> Any:
+        return running(server, model, 2, self._home)
+
+
+class _Late:
+    """The official client with its own retries, which comes when the service is busiest and load is about to fall."""
+
+    def __init__(self, up: Running, model: str, after_s: float) -> None:
+        self._outcome = "no answer"
+        self._thread = threading.Thread(target=self._ask, args=(up, model, after_s))
+        self._thread.start()
+
+    def _ask(self, up: Running, model: str, after_s: float) -> None:
+        time.sleep(after_s)
+        try:
+            with OpenAI(base_url=f"http://127.0.0.1:{up.target.port}/v1", api_key="none") as client:
+                client.images.generate(prompt="anything", model=model)
+            self._outcome = "answered"
+        except Exception as error:  # what it was is the result
+            self._outcome = repr(error)
+
+    def answer(self) -> str:
+        self._thread.join(120)
+        return self._outcome
+
+
+def main() -> None:
+    promises: dict[str, Callable[[Soak], tuple[str, bool]]] = {
+        "idle": Soak.idle,
+        "many": Soak.many,
+        "memory": Soak.memory,
+        "metrics": Soak.metrics,
+        "overload": Soak.overload,
+    }
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--home", type=Path, default=Path("~/.cache/brigantine-bench"), help="models and logs"
+    )
+    parser.add_argument("--only", default=",".join(promises), help=f"some of {','.join(promises)}")
+    parser.add_argument("--requests", type=int, default=100_000)
+    parser.add_argument("--overload-s", type=int, default=60)
+    options = parser.parse_args()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(
+        resource.RLIMIT_NOFILE, (min(most, 16_384), most)
+    )  # an overload needs many connections
+    adopt_orphans()
+    home = options.home.expanduser().resolve()
+    home.mkdir(parents=True, exist_ok=True)
+    soak = Soak(home, options.requests, options.overload_s)
+    kept = True
+    print("| promise | measured | kept |\n| --- | --- | --- |", flush=True)
+    for name in options.only.split(","):
+        measured, held = promises[name](soak)
+        kept = kept and held
+        said = (promises[name].__doc__ or name).rstrip(".")
+        print(f"| {said} | {measured} | {'yes' if held else 'no'} |", flush=True)
+    sys.exit(not kept)
+
+
+if __name__ == "__main__":
+    main()
