@@ -21,7 +21,7 @@ from load import MAGIC, Target
 from watch import resident_mib, server_tree
 
 PEERS = Path(__file__).parent / "peers"
-SHARED = ("onnxruntime", "numpy", "isal")
+SHARED = ("onnxruntime", "numpy", "zlib-ng")
 """What does the work. Each peer should have the versions that the product has."""
 _PATIENCE_S = 120
 _UVICORN = ("--no-access-log", "--log-level", "warning", "--loop", "uvloop", "--http", "httptools")

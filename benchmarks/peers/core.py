@@ -1,7 +1,7 @@
 """The work of one answer, the same for every server: a seed in, a PNG in base64 out.
 
-It is written against numpy, onnxruntime and isal alone, so that it runs in every peer's environment; the PNG encoder is
-the product's own file. What is left to differ is the server around it. `BENCH_MODEL` names the model's folder.
+It is written against numpy, onnxruntime and zlib-ng alone, so that it runs in every peer's environment; the PNG
+encoder is the product's own file. What is left to differ is the server around it. `BENCH_MODEL` names the model folder.
 """
 
 from __future__ import annotations

@@ -103,7 +103,7 @@ def generate(
     if not out.absolute().parent.is_dir():
         raise BadParams([FieldError("--out", "a file in a folder that exists", repr(str(out)))])
     settings = Settings.read()
-    engine = Engine.start(settings, only=model or None)
+    engine = Engine.start(settings.model_copy(update={"crew": False}), only=model or None)
     try:
         name = model or engine.registry.default("image", settings.default_model)
         media_type = _media_type(out, engine.served(name).plugin.types)

@@ -6,19 +6,21 @@ import asyncio
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from random import getrandbits
-from typing import Any
+from typing import Any, cast
 
+from .crew import Crew, Post
 from .errors import BrigantineError, DeadlineExceeded, NotAcceptable
+from .lane import ThreadLane
 from .media import Media
 from .metrics import STAGES, Metrics
-from .model import Arrays
-from .registry import AnyPlugin, ModelRecord, Registry, prepare_row
-from .request import Request, derive_seed, parse, request_type, seed_of
+from .plugin import Plugin
+from .registry import AnyPlugin, ModelRecord, Registry
+from .request import parse, request_type, seed_of
 from .scheduler import Job, Scheduler
 from .settings import Settings
+from .station import Station
 
 __all__ = ["Engine", "Generation", "Served"]
 
@@ -50,23 +52,27 @@ class Generation:
 class Served:
     """A model in service: its plugin, its scheduler, and the type of its requests."""
 
-    def __init__(self, record: ModelRecord, plugin: AnyPlugin, settings: Settings, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        record: ModelRecord,
+        plugin: AnyPlugin,
+        settings: Settings,
+        metrics: Metrics,
+        crew: Crew | None = None,
+    ) -> None:
         self.record = record
         self.plugin = plugin
         self.request = request_type(plugin.params, f"{plugin.name.title()}Request", settings.max_n)
         self.metrics = metrics.of(record.name, plugin.content)
-        # CPU cores gain from one batch each. A GPU runs one batch at a time and gains from large ones.
         on_cpu = plugin.session.device == "cpu"
-        self.scheduler: Scheduler[Media] = Scheduler(
-            plugin.step,
-            _deliver,
-            threads=settings.threads if on_cpu else _GPU_THREADS,
+        self.scheduler = Scheduler(
+            _lanes(plugin, settings) if crew is None else crew.lanes(record.name),
+            # CPU cores gain from one batch each. A GPU runs one batch at a time and gains from large ones.
             parallel=settings.threads if on_cpu else 1,
-            # A row of such a model has the same bits in any company only when it has none.
+            # A row of a model that its company sways has the same bits in any company only when it has none.
             max_batch=min(settings.max_batch, plugin.model.manifest.max_batch) if record.invariant else 1,
             queue_rows=settings.queue_rows,
             queue_bytes=settings.queue_bytes,
-            leave=plugin.leave,
             on_batch=self.metrics.batch,
         )
         self.metrics.watch(lambda: self.scheduler.waiting)
@@ -94,8 +100,12 @@ class Engine:
         self.registry = registry
         self.settings = settings
         self.metrics = Metrics(settings.metrics)
+        posts = [_post(record, settings) for record in registry.models.values() if _crewed(record)]
+        self._crew = Crew(posts, settings.threads) if settings.crew and posts else None
         self._served = {
-            name: Served(record, record.plugin, settings, self.metrics)
+            name: Served(
+                record, record.plugin, settings, self.metrics, self._crew if _crewed(record) else None
+            )
             for name, record in registry.models.items()
             if record.plugin is not None
         }
@@ -110,6 +120,8 @@ class Engine:
         """Finish what waits and end all threads."""
         for served in self._served.values():
             served.scheduler.close()
+        if self._crew is not None:
+            self._crew.close()
 
     def served(self, name: str) -> Served:
         """A model in service; raises what `Registry.find` raises."""
@@ -147,8 +159,8 @@ class Engine:
         served.metrics.begin()
         try:
             request = parse(served.request, body, also)
-            ask = _Ask(served.plugin, request, served.media_type(media_type), size)
-            await _answer(served, ask, min(timeout_s, self.settings.timeout_s), gone)
+            job = Job(body, seed_of(request), served.media_type(media_type), request.n, size)
+            await _answer(served, job, min(timeout_s, self.settings.timeout_s), gone)
             status = 200
         except BrigantineError as error:
             status = error.status
@@ -158,7 +170,7 @@ class Engine:
             raise
         finally:
             served.metrics.end(status)
-        generation = _generation(served, ask, begin)
+        generation = _generation(served, job, begin)
         served.metrics.made(generation.media, generation.total_s, generation.stages_s)
         return generation
 
@@ -176,83 +188,72 @@ class Engine:
             self.metrics.gpu_fallback.labels(name).set(served.plugin.session.fell_back)
 
 
-class _Ask(Job[Media]):
-    """A request in the scheduler, and the future that its coroutine waits for."""
-
-    def __init__(self, plugin: AnyPlugin, request: Request, media_type: str, size: int) -> None:
-        super().__init__(request.n, size)
-        self.future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.seeds = [seed_of(request)] * request.n  # all but the first are derived when they are needed
-        self._plugin = plugin
-        self._request = request
-        self._media_type = media_type
-
-    def prepare(self, index: int) -> Arrays:
-        seed = self.seeds[index] = derive_seed(self.seeds[0], index)
-        return prepare_row(self._plugin, self._request, seed)
-
-    def render(self, row: Arrays) -> Media:
-        return self._plugin.render(row, self._request, self._media_type)
-
-    def resolve(self) -> None:
-        """Wake the coroutine, on its own loop."""
-        if self.future.done():
-            return  # it has given up
-        if self.error is None:
-            self.future.set_result(None)
-        else:
-            self.future.set_exception(self.error)
+def _makes_at_once(plugin: AnyPlugin) -> bool:
+    return type(plugin).step is cast("type[AnyPlugin]", Plugin).step
 
 
-async def _answer(served: Served, ask: _Ask, within_s: float, gone: asyncio.Future[Any] | None) -> None:
-    """Wait until `ask` has its results, its deadline passes, or `gone` is done."""
+def _crewed(record: ModelRecord) -> bool:
+    """Whether the crew may make it: at once, on a CPU. What is made in steps keeps its state where it runs."""
+    plugin = record.plugin
+    return plugin is not None and plugin.session.device == "cpu" and _makes_at_once(plugin)
+
+
+def _lanes(plugin: AnyPlugin, settings: Settings) -> list[ThreadLane]:
+    threads = settings.threads if plugin.session.device == "cpu" else _GPU_THREADS
+    return [ThreadLane(Station(plugin, settings.max_n)) for _ in range(threads)]
+
+
+def _post(record: ModelRecord, settings: Settings) -> Post:
+    assert record.model is not None and record.plugin is not None, "only models in service are crewed"
+    options = settings.session(record.name)
+    return Post(
+        record.name, record.model.path, record.model.source, type(record.plugin), options, settings.max_n
+    )
+
+
+async def _answer(served: Served, job: Job, within_s: float, gone: asyncio.Future[Any] | None) -> None:
+    """Wait until the job is done, its deadline passes, or `gone` is done."""
 
     def expire() -> None:
-        if not ask.future.done():
-            ask.future.set_exception(
+        if not job.done.done():
+            job.done.set_exception(
                 DeadlineExceeded(
                     f"model {served.record.name!r} did not answer within {within_s:g} s (BRIGANTINE_TIMEOUT_S or "
                     "X-Request-Timeout-Ms, the shorter of the two); ask for fewer at a time, or try again later"
                 )
             )
 
-    served.scheduler.submit(ask, within_s)
-    timer = ask.future.get_loop().call_later(within_s, expire)
+    served.scheduler.submit(job, within_s)
+    timer = job.done.get_loop().call_later(within_s, expire)
     if gone is not None:
-        gone.add_done_callback(lambda _: ask.future.cancel())
+        gone.add_done_callback(lambda _: job.done.cancel())
     try:
-        await ask.future
+        await job.done
     finally:
         timer.cancel()
-        served.scheduler.cancel(ask)
 
 
-def _deliver(jobs: Sequence[Job[Media]]) -> None:
-    """Hand finished jobs from an inference thread to the loop, all at once: waking it is what costs."""
-    asks = [job for job in jobs if isinstance(job, _Ask)]
-    for loop in {ask.future.get_loop() for ask in asks}:
-        mine = [ask for ask in asks if ask.future.get_loop() is loop]
-        with suppress(RuntimeError):  # the loop is closed: nobody waits
-            loop.call_soon_threadsafe(_resolve, mine)
-
-
-def _resolve(asks: Sequence[_Ask]) -> None:
-    for ask in asks:
-        ask.resolve()
-
-
-def _generation(served: Served, ask: _Ask, begin: float) -> Generation:
-    marks = (ask.submitted_s, ask.taken_s, ask.started_s, ask.computed_s, ask.ended_s)
+def _generation(served: Served, job: Job, begin: float) -> Generation:
+    now = time.perf_counter()
+    rows = job.made.values()
+    marks = (
+        job.submitted_s,
+        min(row.taken_s for row in rows),
+        min(row.started_s for row in rows),
+        max(row.computed_s for row in rows),
+        now,
+    )
+    batch_rows = max(row.batch_rows for row in rows)
     return Generation(
         id=f"gen-{getrandbits(128):032x}",
         model=served.record.name,
         created=int(time.time()),
-        seeds=ask.seeds,
-        media=ask.results,
+        seeds=job.seeds,
+        media=job.media,
         stages_s={
             stage: until - since for stage, since, until in zip(STAGES, marks, marks[1:], strict=False)
         },
-        total_s=time.perf_counter() - begin,
-        batch_rows=ask.batch_rows,
-        bucket=served.plugin.session.bucket(ask.batch_rows),
+        total_s=now - begin,
+        batch_rows=batch_rows,
+        bucket=served.plugin.session.bucket(batch_rows),
     )

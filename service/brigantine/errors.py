@@ -26,7 +26,7 @@ what came and the remedy.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 __all__ = [
     "BadParams",
@@ -88,6 +88,9 @@ class BadParams(BadRequest):
         super().__init__("; ".join(map(str, errors)))
         self.errors = tuple(errors)
         self.param = errors[0].field
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.errors,)
 
 
 class NotFound(BrigantineError):

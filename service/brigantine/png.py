@@ -1,9 +1,8 @@
 """A PNG writer that is as fast as its compression.
 
 PNG (https://www.w3.org/TR/png-3/) is three chunks around one zlib stream, so the writer is short, and the stream comes
-from ISA-L, which compresses several times faster than zlib at the same size. On 28x28 digits it takes a fifth
-of Pillow's time at level 1 and 4% fewer bytes; on 256x256 photographs a ninth of the time and 17% fewer bytes; on
-32x32 photographs a fifth of the time and 14% more bytes (`benchmarks/encoders.py`).
+from zlib-ng, which compresses several times faster than zlib at the same size; `benchmarks/encoders.py` has the
+figures. ISA-L was faster still for large pictures, but gave some processes other bytes for the same pixels.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from typing import cast
 from zlib import crc32
 
 import numpy as np
-from isal import isal_zlib
 from numpy.typing import NDArray
+from zlib_ng import zlib_ng
 
 __all__ = ["encode_png"]
 
@@ -23,8 +22,9 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}
 """Channels -> colour type: grey, grey and alpha, RGB, RGBA."""
 _NO_FILTER, _UP = 0, 2
-_LEVEL = 1
-_compress = cast("Callable[[memoryview, int], bytes]", isal_zlib.compress)  # pyright: ignore[reportUnknownMemberType]
+_FAST, _SMALL = 1, 2
+"""Levels of compression. The first makes as small files as the second of grey pictures, and larger ones of others."""
+_compress = cast("Callable[[memoryview, int], bytes]", zlib_ng.compress)  # pyright: ignore[reportUnknownMemberType]
 
 
 def encode_png(pixels: NDArray[np.uint8]) -> bytes:
@@ -44,7 +44,7 @@ def encode_png(pixels: NDArray[np.uint8]) -> bytes:
         lines[0, 1:] = rows[0]
         np.subtract(rows[1:], rows[:-1], out=lines[1:, 1:])  # modulo 256, as the standard wants it
     header = struct.pack(">IIBBBBB", width, height, 8, _COLOUR_TYPES[channels], 0, 0, 0)
-    body = _compress(lines.data, _LEVEL)
+    body = _compress(lines.data, _FAST if channels == 1 else _SMALL)
     return b"".join((_SIGNATURE, _chunk(b"IHDR", header), _chunk(b"IDAT", body), _chunk(b"IEND", b"")))
 
 

@@ -19,12 +19,12 @@ from .errors import BrigantineError, ModelNotFound, ModelRejected, PluginInvalid
 from .media import Media
 from .model import Arrays, Model, read_manifest
 from .plugin import Done, Params, Plugin
-from .request import RESERVED, request_type
+from .request import RESERVED, prepare_row, request_type
 from .session import Session
 from .settings import Settings
 from .store import PLUGIN_GROUP, Found, Store
 
-__all__ = ["AnyPlugin", "ModelRecord", "PluginRecord", "Registry", "prepare_row"]
+__all__ = ["AnyPlugin", "ModelRecord", "PluginRecord", "Registry"]
 
 log = logging.getLogger(__name__)
 
@@ -222,12 +222,6 @@ def _plugin_of(model: Model, plugins: dict[str, PluginRecord]) -> type[AnyPlugin
     if record.plugin is None:
         raise PluginInvalid(f"its plugin {record.name!r} was rejected: {record.reason}")
     return record.plugin
-
-
-def prepare_row(plugin: AnyPlugin, params: Params, seed: int) -> Arrays:
-    """One row, all its randomness from `seed`. Philox is counter-based: its bits are a function of the seed alone."""
-    row = plugin.prepare(params, np.random.Generator(np.random.Philox(seed)))
-    return {name: np.asarray(value) for name, value in row.items()}
 
 
 def _warm_up(plugin: AnyPlugin) -> None:

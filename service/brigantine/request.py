@@ -13,9 +13,19 @@ from pydantic import BaseModel, Field, StrictInt, ValidationError, create_model
 from pydantic_core import ErrorDetails
 
 from .errors import BadParams, BadRequest, FieldError
-from .plugin import Params
+from .model import Arrays
+from .plugin import Params, Plugin
 
-__all__ = ["MAX_SEED", "RESERVED", "Request", "derive_seed", "parse", "request_type", "seed_of"]
+__all__ = [
+    "MAX_SEED",
+    "RESERVED",
+    "Request",
+    "derive_seed",
+    "parse",
+    "prepare_row",
+    "request_type",
+    "seed_of",
+]
 
 MAX_SEED = 2**53 - 1
 """The largest seed: the largest integer that every JSON reader gets back exactly (RFC 8259, section 6)."""
@@ -70,6 +80,12 @@ def derive_seed(seed: int, index: int) -> int:
         return seed
     word = np.random.SeedSequence(seed, spawn_key=(index,)).generate_state(1, np.uint64)[0]
     return int(word) >> 11
+
+
+def prepare_row(plugin: Plugin[Any], params: Params, seed: int) -> Arrays:
+    """One row, all its randomness from `seed`. Philox is counter-based: its bits are a function of the seed alone."""
+    row = plugin.prepare(params, np.random.Generator(np.random.Philox(seed)))
+    return {name: np.asarray(value) for name, value in row.items()}
 
 
 Body = TypeVar("Body", bound=BaseModel)

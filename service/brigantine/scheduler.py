@@ -1,142 +1,149 @@
-"""The scheduler: one model's queue, and the threads that empty it.
+"""The scheduler: one model's queue, and the lanes that empty it.
 
-A thread takes a batch through all of its life: it prepares the rows, runs the plugin's step, and renders what
-is done. It is work-conserving: a free thread takes its share of what waits at once, and what arrives while
-the threads are busy forms the next batches. There are no timers and there is no polling. Rows join the
-running ones and leave them between steps; content that is made at once is the case of one step.
+It is work-conserving: a free lane takes its share of what waits at once, and what arrives while all are busy forms the
+next batches. There is no polling, and there are no timers. Rows join the running ones and leave them between steps;
+content that is made at once is the case of one step. A request of many rows may be spread over several batches and is
+put together again in order.
 
-A request of many rows may be spread over several batches and is put together again in order; an exception in
-a batch fails only the request that causes it.
+It belongs to one event loop, on which all of it runs.
 """
 
 from __future__ import annotations
 
-import logging
+import asyncio
+import itertools
 import math
-import threading
 import time
-from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-from .errors import BrigantineError, GenerationFailed, NotReady, QueueFull
-from .model import Arrays
-from .plugin import Done
+from .errors import BrigantineError, NotReady, QueueFull
+from .media import Media
+from .station import Fault, Made, Order, Report
 
-__all__ = ["Job", "Scheduler"]
-
-log = logging.getLogger(__name__)
-
-T = TypeVar("T")
+__all__ = ["Job", "Lane", "Scheduler"]
 
 _MAX_RETRY_AFTER_S = 120.0
 """Beyond this the official OpenAI client gives up instead of waiting."""
+_WORTHWHILE = 4
+"""Rows from which on a batch is worth being put ahead of its time."""
+_AHEAD_S = 0.005
+"""A lane whose work lasts no longer than this gets its next batch before it is done, since handing over takes time too.
+With longer ones, rows that wait for one lane could have gone to another that is free earlier."""
 
 
-class Job(ABC, Generic[T]):
-    """One request: how its rows begin and end, and what becomes of them.
+class Lane(Protocol):
+    """Runs batches, one after the other, somewhere else than on the event loop."""
+
+    def put(self, orders: Sequence[Order], gone: Sequence[int], told: Callable[[Report], None]) -> None:
+        """Let these rows join and those jobs leave, take one step, and call `told` on the loop with what it brought."""
+        ...
+
+    def close(self) -> None:
+        """End; what is being made is lost."""
+        ...
+
+
+class Job:
+    """One request, and what becomes of it.
 
     Args:
+        body: what was asked for, validated.
+        seed: the request's seed.
+        media_type: what to render.
         rows: how many, at least one.
         size: the bytes that it holds while it waits.
     """
 
-    def __init__(self, rows: int, size: int = 0) -> None:
+    _numbers = itertools.count()
+
+    def __init__(
+        self, body: Mapping[str, Any], seed: int, media_type: str, rows: int = 1, size: int = 0
+    ) -> None:
+        self.number = next(self._numbers)
+        self.body = body
+        self.seed = seed
+        self.media_type = media_type
         self.rows = rows
         self.size = size
-        self.results: list[T] = []
-        """In the order of the rows, once the job is over without an error."""
-        self.error: BrigantineError | None = None
-        self.batch_rows = 0
-        """Rows in the largest batch that any of its rows ran in."""
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Finishes, or fails, when the job is over; it is over when this is cancelled, too."""
+        self.made: dict[int, Made] = {}
+        """Finished rows by their index."""
         self.submitted_s = 0.0
-        self.taken_s = 0.0
-        """When the first row was taken from the queue."""
-        self.started_s = 0.0
-        """When the first step began."""
-        self.computed_s = 0.0
-        """When the last step ended."""
-        self.ended_s = 0.0
-        """When the last row was rendered."""
-        self.over = False
-        """Finished, failed or cancelled; only the scheduler sets it."""
         self.taken = 0
         """Rows that have left the queue."""
-        self.rendered: dict[int, T] = {}
-        """Finished rows by their index."""
+        self.held = False
+        """Whether it has a place in the scheduler."""
 
-    @abstractmethod
-    def prepare(self, index: int) -> Any:
-        """The first state of the row with this index. Runs in an inference thread."""
+    @property
+    def media(self) -> list[Media]:
+        """The finished rows, in order."""
+        return [self.made[index].media for index in range(self.rows)]
 
-    @abstractmethod
-    def render(self, row: Arrays) -> T:
-        """What the sender gets for a finished row. Runs in an inference thread."""
-
-
-@dataclass(eq=False, slots=True)
-class _Row:
-    """One running row of a job."""
-
-    job: Job[Any]
-    index: int
-    state: Any
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each row."""
+        return [self.made[index].seed for index in range(self.rows)]
 
 
-class Scheduler(Generic[T]):
-    """Runs `step` on batches made of the rows of all waiting jobs.
+@dataclass(eq=False)
+class _Work:
+    """What a lane has been given and has not reported yet."""
+
+    lane: Lane
+    puts: int = 0
+    rows: int = 0
+    """Rows that are in it, as far as we know."""
+    busy_s: float = 0.0
+    """Seconds that it has worked since rows last left it."""
+    jobs: dict[int, tuple[Job, int]] = field(default_factory=dict[int, tuple[Job, int]])
+    """Each job with rows in it, and how many."""
+    gone: set[int] = field(default_factory=set[int])
+    """Jobs with rows in it that nobody waits for any more."""
+
+
+class Scheduler:
+    """Makes batches of the rows of all waiting jobs, and hands each job its own.
 
     Args:
-        step: takes the states of running rows one step further, as `Plugin.step`; called from several threads.
-        deliver: told the jobs that are over, several at a time, by the thread that finished them.
-        threads: how many batches are in the making at the same time.
-        parallel: how many of these the device runs at once; waiting rows are divided by it.
+        lanes: what runs the batches.
         max_batch: the most rows in a batch.
         queue_rows: the most rows of all jobs that are not over.
         queue_bytes: the most bytes of these.
-        leave: told the state of each row that leaves before it is done.
-        on_batch: told the rows and the seconds of each step that ran.
+        parallel: how many batches the device runs at once; waiting rows are divided by it.
+        on_batch: told the rows and the seconds of each batch that ran.
     """
 
-    def __init__(  # noqa: PLR0913 - each is one bound or one listener
+    def __init__(
         self,
-        step: Callable[[Sequence[Any]], Sequence[Any]],
-        deliver: Callable[[Sequence[Job[T]]], None],
+        lanes: Sequence[Lane],
         *,
-        threads: int,
         max_batch: int,
         queue_rows: int,
         queue_bytes: int = 2**30,
         parallel: int | None = None,
-        leave: Callable[[Any], None] = lambda state: None,
         on_batch: Callable[[int, float], None] = lambda rows, seconds: None,
     ) -> None:
-        self._step = step
-        self._deliver = deliver
-        self._leave = leave
-        self._on_batch = on_batch
+        self._works = [_Work(lane) for lane in lanes]
         self._max_batch = max_batch
         self._queue_rows = queue_rows
         self._queue_bytes = queue_bytes
-        self._parallel = parallel or threads
-        self._queue: OrderedDict[Job[T], None] = OrderedDict()  # in order of arrival, and quick to leave
+        self._parallel = parallel or len(lanes)
+        self._on_batch = on_batch
+        self._queue: OrderedDict[Job, None] = OrderedDict()  # in order of arrival, and quick to leave
         self._waiting = 0  # rows in the queue
         self._held = 0  # rows of all jobs that are not over
         self._held_bytes = 0
-        self._row_s = 0.0  # seconds that one thread needs for one row, smoothed
-        self._changed = threading.Condition()
+        self._row_s = 0.0  # seconds that one lane needs for one row, smoothed
+        self._feeding = False
         self._closed = False
-        self._threads = [
-            threading.Thread(target=self._work, name="inference", daemon=True) for _ in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
 
     @property
     def waiting(self) -> int:
-        """Rows that wait for a thread."""
+        """Rows that wait for a lane."""
         return self._waiting
 
     @property
@@ -144,8 +151,8 @@ class Scheduler(Generic[T]):
         """Rows of all jobs that are not over."""
         return self._held
 
-    def submit(self, job: Job[T], within_s: float = math.inf) -> None:
-        """Queue a job. `deliver` gets it when it is over, unless it is cancelled before.
+    def submit(self, job: Job, within_s: float = math.inf) -> None:
+        """Queue a job. Its future finishes when it is over; cancel that to take back what has not been made.
 
         Args:
             job: of at least one row.
@@ -155,30 +162,27 @@ class Scheduler(Generic[T]):
             QueueFull: its rows do not fit, or not in time; carries the seconds after which they may.
             NotReady: the scheduler is closed.
         """
-        with self._changed:
-            if self._closed:
-                raise NotReady("the service is stopping; send the request to another replica, or again later")
-            self._check_room(job, within_s)
-            job.submitted_s = time.perf_counter()
-            self._queue[job] = None
-            self._waiting += job.rows
-            self._held += job.rows
-            self._held_bytes += job.size
-            self._changed.notify(job.rows)
-
-    def cancel(self, job: Job[T]) -> None:
-        """Nobody waits for this job any more: its place is free at once, its running rows leave at the next step."""
-        self._settle(job)
+        if self._closed:
+            raise NotReady("the service is stopping; send the request to another replica, or again later")
+        self._check_room(job, within_s)
+        job.submitted_s = time.perf_counter()
+        job.held = True
+        self._queue[job] = None
+        self._waiting += job.rows
+        self._held += job.rows
+        self._held_bytes += job.size
+        job.done.add_done_callback(lambda _: self._free(job))
+        self._feed_soon()
 
     def close(self) -> None:
-        """Take no more work, finish what waits, and end the threads."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
+        """Take no more work, fail what is not finished, and end the lanes."""
+        self._closed = True
+        for job in [*self._queue, *(job for work in self._works for job, _ in work.jobs.values())]:
+            self._fail(job, NotReady("the service has stopped; send the request to another replica"))
+        for work in self._works:
+            work.lane.close()
 
-    def _check_room(self, job: Job[T], within_s: float) -> None:
+    def _check_room(self, job: Job, within_s: float) -> None:
         rows, size = self._held + job.rows, self._held_bytes + job.size
         if rows > self._queue_rows or (self._held and size > self._queue_bytes):
             raise self._full(
@@ -197,146 +201,110 @@ class Scheduler(Generic[T]):
         return QueueFull(f"{why}; try again in {seconds:.0f} s", seconds)
 
     def _seconds_for(self, rows: int) -> float:
-        return rows * self._row_s / len(self._threads)
+        return rows * self._row_s / len(self._works)
 
-    def _work(self) -> None:
-        running: list[_Row] = []
-        busy_s = 0.0
-        while True:
-            taken = self._take(len(running))
-            if not (taken or running):
+    def _feed_soon(self) -> None:
+        """After all that has arrived in this turn of the loop."""
+        if not self._feeding:
+            self._feeding = True
+            asyncio.get_running_loop().call_soon(self._feed)
+
+    def _feed(self) -> None:
+        """Give what waits to the lanes that can take it, the emptiest first."""
+        self._feeding = False
+        while self._waiting:
+            work = min(self._works, key=lambda work: (work.puts, work.rows))
+            if not self._may_put(work):
                 return
-            begin = time.perf_counter()
-            ended: list[Job[T]] = []
-            running = self._wanted(running + self._prepared(taken, begin, ended))
-            before = len(running)
-            running = self._advance(running, ended)
-            if ended:
-                self._deliver(ended)
-            busy_s += time.perf_counter() - begin
-            if left := before - len(running):
-                self._measure(busy_s / left)
-                busy_s = 0.0
+            self._put(work)
 
-    def _take(self, running: int) -> list[_Row]:
-        """This thread's share of what waits, in order of arrival. Waits only when nothing runs here.
-
-        Empty with nothing running: the scheduler is closed.
-        """
-        with self._changed:
-            while not (self._queue or running or self._closed):
-                self._changed.wait()
-            share = math.ceil(self._waiting / self._parallel)
-            room = min(share, self._max_batch - running)
-            rows: list[_Row] = []
-            while len(rows) < room:
-                job = next(iter(self._queue))
-                take = min(job.rows - job.taken, room - len(rows))
-                rows += [_Row(job, index, None) for index in range(job.taken, job.taken + take)]
-                job.taken += take
-                if job.taken == job.rows:
-                    del self._queue[job]
-            self._waiting -= len(rows)
-        return rows
-
-    def _prepared(self, rows: list[_Row], now: float, ended: list[Job[T]]) -> list[_Row]:
-        """The rows that have got their first state; a job whose `prepare` raises fails alone."""
-        prepared: list[_Row] = []
-        for row in rows:
-            row.job.taken_s = row.job.taken_s or now
-            if row.job.over:
-                continue
-            try:
-                row.state = row.job.prepare(row.index)
-            except BaseException as error:  # a plugin may raise anything, and a thread must not end with it
-                self._fail(row.job, _as_ours(error, "prepare"), ended)
-            else:
-                prepared.append(row)
-        return prepared
-
-    def _wanted(self, rows: list[_Row]) -> list[_Row]:
-        """The rows that somebody still waits for; the others leave."""
-        for row in rows:
-            if row.job.over:
-                self._leave(row.state)
-        return [row for row in rows if not row.job.over]
-
-    def _advance(self, rows: list[_Row], ended: list[Job[T]]) -> list[_Row]:
-        """Run one step; what is done is rendered, and the others are returned.
-
-        When it raises, its halves are run, until only the job that causes it is left.
-        """
-        if not rows:
-            return rows
-        begin = time.perf_counter()
-        for row in rows:
-            row.job.started_s = row.job.started_s or begin
-        try:
-            states = self._step([row.state for row in rows])
-            if len(states) != len(rows):
-                raise GenerationFailed(
-                    f"step() must return a state for each of {len(rows)} rows, got {len(states)}"
-                )
-        except BaseException as error:
-            return self._bisect(rows, error, ended)
-        now = time.perf_counter()
-        self._on_batch(len(rows), now - begin)
-        for row, state in zip(rows, states, strict=True):
-            row.state = state
-            row.job.computed_s = now
-            row.job.batch_rows = max(row.job.batch_rows, len(rows))
-        for row in rows:
-            if isinstance(row.state, Done) and not row.job.over:
-                self._finish(row, ended)
-        return [row for row in rows if not isinstance(row.state, Done)]
-
-    def _bisect(self, rows: list[_Row], error: BaseException, ended: list[Job[T]]) -> list[_Row]:
-        jobs = {row.job for row in rows}
-        if len(jobs) == 1:
-            self._fail(jobs.pop(), _as_ours(error, "step"), ended)
-            return self._wanted(rows)
-        middle = len(rows) // 2
-        running = self._advance(rows[:middle], ended)
-        return running + self._advance(self._wanted(rows[middle:]), ended)
-
-    def _finish(self, row: _Row, ended: list[Job[T]]) -> None:
-        job = row.job
-        try:
-            job.rendered[row.index] = job.render(row.state.row)
-        except BaseException as error:
-            self._fail(job, _as_ours(error, "render"), ended)
-            return
-        # Two threads may come here with the last two rows; only one of them settles.
-        if len(job.rendered) == job.rows and self._settle(job):
-            job.results = [job.rendered[index] for index in range(job.rows)]
-            job.ended_s = time.perf_counter()
-            ended.append(job)
-
-    def _fail(self, job: Job[T], error: BrigantineError, ended: list[Job[T]]) -> None:
-        if self._settle(job):
-            job.error = error
-            ended.append(job)
-
-    def _settle(self, job: Job[T]) -> bool:
-        """The job is over: its place is free, and its waiting rows are gone. False when it was over before."""
-        with self._changed:
-            if job.over:
-                return False
-            job.over = True
-            self._held -= job.rows
-            self._held_bytes -= job.size
-            if job in self._queue:
-                del self._queue[job]
-                self._waiting -= job.rows - job.taken
+    def _may_put(self, work: _Work) -> bool:
+        if not work.puts:
             return True
+        room = self._max_batch - work.rows
+        return min(self._share(), room) >= _WORTHWHILE and 0 < work.rows * self._row_s <= _AHEAD_S
+
+    def _share(self) -> int:
+        return math.ceil(self._waiting / self._parallel)
+
+    def _put(self, work: _Work) -> None:
+        """One step of a lane: a share of what waits joins, and who hung up leaves."""
+        gone, work.gone = work.gone, set[int]()
+        for number in gone & work.jobs.keys():
+            work.rows -= work.jobs.pop(number)[1]
+        room = min(self._share(), self._max_batch - work.rows)
+        orders: list[Order] = []
+        while room and self._queue:
+            job = next(iter(self._queue))
+            take = min(job.rows - job.taken, room)
+            orders.append(Order(job.number, job.body, job.seed, job.media_type, job.taken, take))
+            job.taken += take
+            room -= take
+            self._waiting -= take
+            work.rows += take
+            work.jobs[job.number] = job, take + work.jobs.get(job.number, (job, 0))[1]
+            if job.taken == job.rows:
+                del self._queue[job]
+        work.puts += 1
+        work.lane.put(orders, list(gone), lambda report: self._told(work, report))
+
+    def _told(self, work: _Work, report: Report) -> None:
+        work.puts -= 1
+        for rows, seconds in report.steps:
+            self._on_batch(rows, seconds)
+        before = work.rows
+        for number, index, outcome in report.outcomes:
+            self._settle(work, number, index, outcome)
+        work.busy_s += report.busy_s
+        if left := before - work.rows:
+            self._measure(work.busy_s / left)
+            work.busy_s = 0.0
+        if self._closed:
+            return
+        self._feed()
+        if not work.puts and (work.rows or work.gone):
+            self._put(work)  # what is made in steps goes on
+
+    def _settle(self, work: _Work, number: int, index: int, outcome: Made | Fault) -> None:
+        if number not in work.jobs:
+            return  # it has left
+        job, count = work.jobs[number]
+        if isinstance(
+            outcome, Fault
+        ):  # all rows of the job have left the lane, but some may join that were put ahead
+            self._fail(job, outcome.raised())
+            left = count
+        else:
+            job.made[index] = outcome
+            left = 1
+        work.rows -= left
+        work.jobs[number] = job, count - left
+        if count == left:
+            del work.jobs[number]
+            if not (isinstance(outcome, Fault) and work.puts):
+                work.gone.discard(number)
+        if len(job.made) == job.rows and not job.done.done():
+            job.done.set_result(None)
+
+    def _fail(self, job: Job, error: BrigantineError) -> None:
+        if not job.done.done():
+            job.done.set_exception(error)
+            job.done.exception()  # whoever waits is told; nobody need be
+        self._free(job)
+
+    def _free(self, job: Job) -> None:
+        """The job is over: its place is free, and its waiting rows are gone."""
+        if not job.held:
+            return
+        job.held = False
+        self._held -= job.rows
+        self._held_bytes -= job.size
+        if job in self._queue:
+            del self._queue[job]
+            self._waiting -= job.rows - job.taken
+        for work in self._works:
+            if job.number in work.jobs and len(job.made) < job.rows:
+                work.gone.add(job.number)
 
     def _measure(self, row_s: float) -> None:
         self._row_s = 0.9 * self._row_s + 0.1 * row_s if self._row_s else row_s
-
-
-def _as_ours(error: BaseException, step: str) -> BrigantineError:
-    if isinstance(error, BrigantineError):
-        return error
-    failed = GenerationFailed(f"{step}() raised {type(error).__name__}: {error}")
-    failed.__cause__ = error
-    return failed

@@ -46,6 +46,8 @@ class Settings(BaseSettings):
     """The six settings above and `intra_threads` for single models, as JSON: `{"mnist": {"device": "cpu"}}`."""
     threads: int = Field(default_factory=lambda: min(len(os.sched_getaffinity(0)), 256), ge=1, le=256)
     """Inference threads of each model on a CPU, each preparing, running and encoding its own batch."""
+    crew: bool = True
+    """Processes in the place of these threads, whose Python code takes turns; what is made in steps keeps threads."""
     max_batch: int = Field(default=32, ge=1, le=4096)
     """The largest batch in rows; a model's own limit counts too."""
     max_n: int = Field(default=128, ge=1, le=4096)

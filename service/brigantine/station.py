@@ -1,0 +1,206 @@
+"""A station: where a model's rows are made, from the request to the finished Media, one batch at a time.
+
+It runs in a thread or in a process of its own. Rows join the running ones and leave them between steps; content that
+is made at once is the case of one step. An exception in a batch fails only the request that causes it.
+"""
+
+from __future__ import annotations
+
+import pickle
+import time
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from .errors import BrigantineError, GenerationFailed
+from .media import Media
+from .plugin import Done, Plugin
+from .request import Request, derive_seed, parse, prepare_row, request_type
+
+__all__ = ["Fault", "Made", "Order", "Outcome", "Report", "Station"]
+
+
+class Order(NamedTuple):
+    """Some rows of one request that are wanted."""
+
+    job: int
+    """The request that they belong to."""
+    body: Mapping[str, Any]
+    """As it came; it has been validated."""
+    seed: int
+    """The request's own."""
+    media_type: str
+    first: int
+    """Index of the first row."""
+    rows: int
+
+
+class Made(NamedTuple):
+    """A finished row. Times are those of `time.perf_counter`, which all processes of a machine share."""
+
+    media: Media
+    seed: int
+    taken_s: float
+    """When its batch was taken up."""
+    started_s: float
+    """When its first step began."""
+    computed_s: float
+    """When its last step ended."""
+    batch_rows: int
+    """Rows in the largest step that it was part of."""
+
+
+class Fault(NamedTuple):
+    """A row that failed, and the traceback, which does not travel between processes by itself."""
+
+    error: BrigantineError
+    trace: str
+
+    @classmethod
+    def of(cls, error: BaseException, step: str) -> Fault:
+        """What `step` raised, as an error of ours that can be pickled."""
+        ours = error if isinstance(error, BrigantineError) else None
+        ours = ours or GenerationFailed(f"{step}() raised {type(error).__name__}: {error}")
+        try:
+            pickle.loads(pickle.dumps(ours))
+        except Exception:
+            ours = GenerationFailed(f"{step}() raised {type(error).__name__}: {error}")
+        return cls(ours, "".join(traceback.format_exception(type(error), error, error.__traceback__)))
+
+    def raised(self) -> BrigantineError:
+        """The error, with its traceback as its cause."""
+        self.error.__cause__ = RuntimeError(f"\n{self.trace}")
+        return self.error
+
+
+Outcome = tuple[int, int, Made | Fault]
+"""The job, the index of the row in it, and what became of that."""
+
+
+class Report(NamedTuple):
+    """What one step brought."""
+
+    outcomes: list[Outcome]
+    steps: list[tuple[int, float]]
+    """Rows and seconds of each batch that ran; more than one after an exception."""
+    busy_s: float
+    """From taking it up to the last row rendered."""
+
+
+@dataclass(eq=False, slots=True)
+class _Row:
+    """One running row."""
+
+    job: int
+    index: int
+    seed: int
+    request: Request
+    media_type: str
+    taken_s: float
+    state: Any = None
+    started_s: float = 0.0
+    batch_rows: int = 0
+
+
+class Station:
+    """Makes the rows of one model. Used by one thread at a time.
+
+    Args:
+        plugin: the model's plugin, warmed up.
+        max_n: the largest `n` of a request.
+    """
+
+    def __init__(self, plugin: Plugin[Any], max_n: int) -> None:
+        self._plugin = plugin
+        self._max_n = max_n
+        self._running: list[_Row] = []
+
+    @cached_property
+    def _request(self) -> type[Request]:
+        return request_type(self._plugin.params, "Order", self._max_n)
+
+    def advance(self, orders: Sequence[Order], gone: Iterable[int] = ()) -> Report:
+        """Let the rows of `orders` join, those of the jobs that are `gone` leave, and take one step."""
+        begin = time.perf_counter()
+        outcomes: list[Outcome] = []
+        steps: list[tuple[int, float]] = []
+        self._drop(set(gone))
+        joined = [row for order in orders for row in self._prepared(order, begin, outcomes)]
+        self._running = self._step(self._running + joined, outcomes, steps)
+        self._drop({job for job, _, outcome in outcomes if isinstance(outcome, Fault)})
+        return Report(outcomes, steps, time.perf_counter() - begin)
+
+    def _drop(self, jobs: set[int]) -> None:
+        for row in self._running:
+            if row.job in jobs:
+                self._plugin.leave(row.state)
+        self._running = [row for row in self._running if row.job not in jobs]
+
+    def _prepared(self, order: Order, now: float, outcomes: list[Outcome]) -> list[_Row]:
+        """The rows of an order with their first state; none when one of them cannot be prepared."""
+        rows: list[_Row] = []
+        try:
+            request = parse(self._request, order.body)
+            for index in range(order.first, order.first + order.rows):
+                seed = derive_seed(order.seed, index)
+                state = prepare_row(self._plugin, request, seed)
+                rows.append(_Row(order.job, index, seed, request, order.media_type, now, state))
+        except BaseException as error:  # a plugin may raise anything, and its thread must go on
+            for row in rows:
+                self._plugin.leave(row.state)
+            outcomes.append((order.job, order.first, Fault.of(error, "prepare")))
+            return []
+        return rows
+
+    def _step(self, rows: list[_Row], outcomes: list[Outcome], steps: list[tuple[int, float]]) -> list[_Row]:
+        """Take one step; what is done is rendered, and the others are returned.
+
+        When it raises, its halves are run, until only the job that causes it is left.
+        """
+        if not rows:
+            return rows
+        begin = time.perf_counter()
+        try:
+            states = self._plugin.step([row.state for row in rows])
+            if len(states) != len(rows):
+                raise GenerationFailed(
+                    f"step() must return a state for each of {len(rows)} rows, got {len(states)}"
+                )
+        except BaseException as error:
+            return self._bisect(rows, error, outcomes, steps)
+        now = time.perf_counter()
+        steps.append((len(rows), now - begin))
+        for row, state in zip(rows, states, strict=True):
+            row.state = state
+            row.started_s = row.started_s or begin
+            row.batch_rows = max(row.batch_rows, len(rows))
+        outcomes += [self._rendered(row, now) for row in rows if isinstance(row.state, Done)]
+        return [row for row in rows if not isinstance(row.state, Done)]
+
+    def _bisect(
+        self, rows: list[_Row], error: BaseException, outcomes: list[Outcome], steps: list[tuple[int, float]]
+    ) -> list[_Row]:
+        jobs = {row.job for row in rows}
+        if len(jobs) == 1:
+            for row in rows:
+                self._plugin.leave(row.state)
+            outcomes.append((rows[0].job, rows[0].index, Fault.of(error, "step")))
+            return []
+        middle = len(rows) // 2
+        running = self._step(rows[:middle], outcomes, steps)
+        failed = {job for job, _, outcome in outcomes if isinstance(outcome, Fault)}
+        rest = rows[middle:]
+        for row in rest:
+            if row.job in failed:
+                self._plugin.leave(row.state)
+        return running + self._step([row for row in rest if row.job not in failed], outcomes, steps)
+
+    def _rendered(self, row: _Row, now: float) -> Outcome:
+        try:
+            media = self._plugin.render(row.state.row, row.request, row.media_type)
+        except BaseException as error:
+            return row.job, row.index, Fault.of(error, "render")
+        made = Made(media, row.seed, row.taken_s, row.started_s, now, row.batch_rows)
+        return row.job, row.index, made
