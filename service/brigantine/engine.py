@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
+import pickle
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +13,7 @@ from random import getrandbits
 from typing import Any, cast
 
 from .crew import Crew, Post
-from .errors import BrigantineError, DeadlineExceeded, NotAcceptable
+from .errors import BrigantineError, DeadlineExceeded, NotAcceptable, NotReady
 from .lane import ThreadLane
 from .media import Media
 from .metrics import STAGES, Metrics
@@ -23,6 +25,8 @@ from .settings import Settings
 from .station import Station
 
 __all__ = ["Engine", "Generation", "Served"]
+
+log = logging.getLogger(__name__)
 
 _GPU_THREADS = 3
 """One thread's batch is on the device while the others prepare and encode theirs."""
@@ -70,7 +74,7 @@ class Served:
             # CPU cores gain from one batch each. A GPU runs one batch at a time and gains from large ones.
             parallel=settings.threads if on_cpu else 1,
             # A row of a model that its company sways has the same bits in any company only when it has none.
-            max_batch=min(settings.max_batch, plugin.model.manifest.max_batch) if record.invariant else 1,
+            max_batch=record.tried_batch if record.invariant else 1,
             queue_rows=settings.queue_rows,
             queue_bytes=settings.queue_bytes,
             on_batch=self.metrics.batch,
@@ -100,12 +104,10 @@ class Engine:
         self.registry = registry
         self.settings = settings
         self.metrics = Metrics(settings.metrics)
-        posts = [_post(record, settings) for record in registry.models.values() if _crewed(record)]
-        self._crew = Crew(posts, settings.threads) if settings.crew and posts else None
+        posts = _posts(registry, settings) if settings.crew else {}
+        self._crew = _crew(list(posts.values()), settings.threads)
         self._served = {
-            name: Served(
-                record, record.plugin, settings, self.metrics, self._crew if _crewed(record) else None
-            )
+            name: Served(record, record.plugin, settings, self.metrics, self._crew if name in posts else None)
             for name, record in registry.models.items()
             if record.plugin is not None
         }
@@ -117,7 +119,7 @@ class Engine:
         return cls(Registry.load(settings, only), settings)
 
     def close(self) -> None:
-        """Finish what waits and end all threads."""
+        """Fail what is not finished, and end all threads and processes."""
         for served in self._served.values():
             served.scheduler.close()
         if self._crew is not None:
@@ -188,27 +190,41 @@ class Engine:
             self.metrics.gpu_fallback.labels(name).set(served.plugin.session.fell_back)
 
 
-def _makes_at_once(plugin: AnyPlugin) -> bool:
-    return type(plugin).step is cast("type[AnyPlugin]", Plugin).step
+def _posts(registry: Registry, settings: Settings) -> dict[str, Post]:
+    """The models that the crew may make: at once, on a CPU. What is made in steps keeps its state where it runs."""
+    posts: dict[str, Post] = {}
+    for name, record in registry.models.items():
+        model, plugin = record.model, record.plugin
+        if model is None or plugin is None or plugin.session.device != "cpu":
+            continue
+        if type(plugin).step is not cast("type[AnyPlugin]", Plugin).step:
+            continue
+        # The parent's choice of the device holds for all.
+        options = settings.session(name).model_copy(update={"device": "cpu"})
+        post = Post(name, model.path, model.source, model.digest, type(plugin), options, settings.max_n)
+        try:
+            pickle.dumps(post)
+        except Exception as error:
+            log.warning("model %s runs in threads: its plugin cannot be sent to a process: %s", name, error)
+            continue
+        posts[name] = post
+    return posts
 
 
-def _crewed(record: ModelRecord) -> bool:
-    """Whether the crew may make it: at once, on a CPU. What is made in steps keeps its state where it runs."""
-    plugin = record.plugin
-    return plugin is not None and plugin.session.device == "cpu" and _makes_at_once(plugin)
+def _crew(posts: Sequence[Post], size: int) -> Crew | None:
+    """The crew for these models; None when there are none, or when it cannot start."""
+    if not posts:
+        return None
+    try:
+        return Crew(posts, size)
+    except (NotReady, OSError) as error:
+        log.error("all models run in threads: %s", error)
+        return None
 
 
 def _lanes(plugin: AnyPlugin, settings: Settings) -> list[ThreadLane]:
     threads = settings.threads if plugin.session.device == "cpu" else _GPU_THREADS
     return [ThreadLane(Station(plugin, settings.max_n)) for _ in range(threads)]
-
-
-def _post(record: ModelRecord, settings: Settings) -> Post:
-    assert record.model is not None and record.plugin is not None, "only models in service are crewed"
-    options = settings.session(record.name)
-    return Post(
-        record.name, record.model.path, record.model.source, type(record.plugin), options, settings.max_n
-    )
 
 
 async def _answer(served: Served, job: Job, within_s: float, gone: asyncio.Future[Any] | None) -> None:

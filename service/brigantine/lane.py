@@ -14,6 +14,9 @@ from .station import Order, Report, Station
 __all__ = ["ThreadLane"]
 
 
+_PATIENCE_S = 10.0
+
+
 class _Task(NamedTuple):
     loop: asyncio.AbstractEventLoop
     orders: Sequence[Order]
@@ -24,7 +27,10 @@ class _Task(NamedTuple):
 class ThreadLane:
     """See `brigantine.scheduler.Lane`."""
 
+    ready = True
+
     def __init__(self, station: Station) -> None:
+        self.on_ready: Callable[[], None] = lambda: None
         self._station = station
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
@@ -35,9 +41,9 @@ class ThreadLane:
         self._tasks.put(_Task(asyncio.get_running_loop(), orders, gone, told))
 
     def close(self) -> None:
-        """Finish what was put, and end the thread."""
+        """End after what was put, for which there is little patience."""
         self._tasks.put(None)
-        self._thread.join()
+        self._thread.join(_PATIENCE_S)
 
     def _work(self) -> None:
         while task := self._tasks.get():

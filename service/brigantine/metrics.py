@@ -58,7 +58,7 @@ class Metrics:
         self.batch_rows = make.histogram("batch_rows", "Rows in each batch that ran.", _ROWS, "model")
         self.batch_seconds = make.histogram("batch_seconds", "Seconds of each batch.", _SECONDS, "model")
         self.in_flight = make.gauge("in_flight", "Requests taken and not yet answered.", "model")
-        self.queue_rows = make.gauge("queue_rows", "Rows that wait for a thread.", "model")
+        self.queue_rows = make.gauge("queue_rows", "Rows that wait for a process or thread.", "model")
         self.model_info = make.gauge(
             "model_info",
             "1 for each model in service, with its digest and device.",

@@ -51,7 +51,7 @@ class Done(NamedTuple):
 
 
 class Plugin(ABC, Generic[P]):
-    """How one kind of content is made from a model. One instance serves one model."""
+    """How one kind of content is made from a model. Each process that serves the model has an instance."""
 
     name: ClassVar[str]
     """A slug; the same as the entry point's name in the group `brigantine.plugins`."""

@@ -256,18 +256,20 @@ def _finish(plugin: AnyPlugin, rows: Sequence[Arrays]) -> list[Arrays]:
 def _invariant(plugin: AnyPlugin, max_batch: int) -> tuple[bool, int]:
     """Whether a row's bits are the same alone and in a batch, and the largest batch that was tried.
 
-    Batches of 1, 2, 4 ... are tried until the largest, or until a second has passed.
+    Batches of 1, 2, 4 ... and the largest are tried, until a second has passed.
     """
     params = request_type(plugin.params, "WarmUp", max_n=1)()
     alone: list[Arrays] = []
-    size, begin = 1, time.perf_counter()
-    while size <= max_batch and (size <= 2 or time.perf_counter() - begin < _PATIENCE_S):
+    tried, begin = 0, time.perf_counter()
+    for size in [*(1 << power for power in range((max_batch - 1).bit_length())), max_batch]:
+        if tried >= 2 and time.perf_counter() - begin > _PATIENCE_S:
+            break
         rows = [prepare_row(plugin, params, seed) for seed in range(size)]
         alone += [_finish(plugin, [row])[0] for row in rows[len(alone) :]]
+        tried = size
         if not all(map(_same, _finish(plugin, rows), alone)):
-            return False, size
-        size *= 2
-    return True, size // 2
+            return False, tried
+    return True, tried
 
 
 def _same(one: Arrays, other: Arrays) -> bool:

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from .errors import BrigantineError, NotReady, QueueFull
 from .media import Media
-from .station import Fault, Made, Order, Report
+from .station import Fault, Made, Order, Outcome, Report
 
 __all__ = ["Job", "Lane", "Scheduler"]
 
@@ -37,12 +37,20 @@ With longer ones, rows that wait for one lane could have gone to another that is
 class Lane(Protocol):
     """Runs batches, one after the other, somewhere else than on the event loop."""
 
+    on_ready: Callable[[], None]
+    """Called when it has become ready."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can take work now."""
+        ...
+
     def put(self, orders: Sequence[Order], gone: Sequence[int], told: Callable[[Report], None]) -> None:
         """Let these rows join and those jobs leave, take one step, and call `told` on the loop with what it brought."""
         ...
 
     def close(self) -> None:
-        """End; what is being made is lost."""
+        """End, and wait for that no longer than some seconds."""
         ...
 
 
@@ -128,6 +136,8 @@ class Scheduler:
         on_batch: Callable[[int, float], None] = lambda rows, seconds: None,
     ) -> None:
         self._works = [_Work(lane) for lane in lanes]
+        for lane in lanes:
+            lane.on_ready = self._feed_soon
         self._max_batch = max_batch
         self._queue_rows = queue_rows
         self._queue_bytes = queue_bytes
@@ -212,8 +222,9 @@ class Scheduler:
     def _feed(self) -> None:
         """Give what waits to the lanes that can take it, the emptiest first."""
         self._feeding = False
-        while self._waiting:
-            work = min(self._works, key=lambda work: (work.puts, work.rows))
+        ready = [work for work in self._works if work.lane.ready]
+        while self._waiting and ready:
+            work = min(ready, key=lambda work: (work.puts, work.rows))
             if not self._may_put(work):
                 return
             self._put(work)
@@ -232,6 +243,7 @@ class Scheduler:
         gone, work.gone = work.gone, set[int]()
         for number in gone & work.jobs.keys():
             work.rows -= work.jobs.pop(number)[1]
+            work.busy_s = 0.0  # some of it went into rows that will not be finished
         room = min(self._share(), self._max_batch - work.rows)
         orders: list[Order] = []
         while room and self._queue:
@@ -246,45 +258,51 @@ class Scheduler:
             if job.taken == job.rows:
                 del self._queue[job]
         work.puts += 1
-        work.lane.put(orders, list(gone), lambda report: self._told(work, report))
+        try:
+            work.lane.put(orders, list(gone), lambda report: self._told(work, report))
+        except Exception as error:  # a body that cannot travel
+            faults: list[Outcome] = [(order.job, order.first, Fault.of(error, "put")) for order in orders]
+            self._told(work, Report(faults, [], 0.0))
 
     def _told(self, work: _Work, report: Report) -> None:
         work.puts -= 1
         for rows, seconds in report.steps:
             self._on_batch(rows, seconds)
-        before = work.rows
         for number, index, outcome in report.outcomes:
             self._settle(work, number, index, outcome)
         work.busy_s += report.busy_s
-        if left := before - work.rows:
-            self._measure(work.busy_s / left)
+        if made := sum(isinstance(outcome, Made) for _, _, outcome in report.outcomes):
+            self._measure(work.busy_s / made)
             work.busy_s = 0.0
         if self._closed:
             return
         self._feed()
-        if not work.puts and (work.rows or work.gone):
+        if not work.puts and (work.rows or work.gone) and work.lane.ready:
             self._put(work)  # what is made in steps goes on
 
     def _settle(self, work: _Work, number: int, index: int, outcome: Made | Fault) -> None:
         if number not in work.jobs:
             return  # it has left
         job, count = work.jobs[number]
-        if isinstance(
-            outcome, Fault
-        ):  # all rows of the job have left the lane, but some may join that were put ahead
+        if isinstance(outcome, Fault):
             self._fail(job, outcome.raised())
-            left = count
-        else:
-            job.made[index] = outcome
-            left = 1
-        work.rows -= left
-        work.jobs[number] = job, count - left
-        if count == left:
-            del work.jobs[number]
-            if not (isinstance(outcome, Fault) and work.puts):
-                work.gone.discard(number)
+            self._leave(work, job, count)
+            if work.puts:  # rows that were put ahead may join yet
+                work.gone.add(number)
+            return
+        job.made[index] = outcome
+        self._leave(work, job, 1)
         if len(job.made) == job.rows and not job.done.done():
             job.done.set_result(None)
+
+    def _leave(self, work: _Work, job: Job, rows: int) -> None:
+        """So many rows of the job are no longer in the lane."""
+        work.rows -= rows
+        count = work.jobs[job.number][1] - rows
+        work.jobs[job.number] = job, count
+        if not count:
+            del work.jobs[job.number]
+            work.gone.discard(job.number)
 
     def _fail(self, job: Job, error: BrigantineError) -> None:
         if not job.done.done():

@@ -177,9 +177,9 @@ class Buckets:
 
         def agrees(size: int) -> bool:
             made = self.buckets[size].run({name: values[:size] for name, values in rows.items()}, size)
-            return all(np.array_equal(made[name], expected[name][:size]) for name in made)
+            return all(made[name].tobytes() == expected[name][:size].tobytes() for name in made)
 
-        self.sizes = [size for size in self.sizes if agrees(size)]
+        self.sizes = [size for size in self.sizes if size == self.sizes[-1] or agrees(size)]
         self.buckets = {size: self.buckets[size] for size in self.sizes}
 
     def size_for(self, rows: int) -> int:

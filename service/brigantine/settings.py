@@ -45,9 +45,9 @@ class Settings(BaseSettings):
     model_options: dict[str, dict[str, Any]] = Field(default_factory=dict[str, dict[str, Any]])
     """The six settings above and `intra_threads` for single models, as JSON: `{"mnist": {"device": "cpu"}}`."""
     threads: int = Field(default_factory=lambda: min(len(os.sched_getaffinity(0)), 256), ge=1, le=256)
-    """Inference threads of each model on a CPU, each preparing, running and encoding its own batch."""
+    """How many batches are made at a time on a CPU, each from its preparation to its encoding."""
     crew: bool = True
-    """Processes in the place of these threads, whose Python code takes turns; what is made in steps keeps threads."""
+    """Make them in as many processes, which all models share; in threads of one, Python code takes turns."""
     max_batch: int = Field(default=32, ge=1, le=4096)
     """The largest batch in rows; a model's own limit counts too."""
     max_n: int = Field(default=128, ge=1, le=4096)

@@ -6,13 +6,13 @@ is made at once is the case of one step. An exception in a batch fails only the 
 
 from __future__ import annotations
 
+import logging
 import pickle
 import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from .errors import BrigantineError, GenerationFailed
 from .media import Media
@@ -20,6 +20,9 @@ from .plugin import Done, Plugin
 from .request import Request, derive_seed, parse, prepare_row, request_type
 
 __all__ = ["Fault", "Made", "Order", "Outcome", "Report", "Station"]
+
+
+log = logging.getLogger(__name__)
 
 
 class Order(NamedTuple):
@@ -61,17 +64,22 @@ class Fault(NamedTuple):
     @classmethod
     def of(cls, error: BaseException, step: str) -> Fault:
         """What `step` raised, as an error of ours that can be pickled."""
-        ours = error if isinstance(error, BrigantineError) else None
-        ours = ours or GenerationFailed(f"{step}() raised {type(error).__name__}: {error}")
         try:
-            pickle.loads(pickle.dumps(ours))
+            said = f"{step}() raised {type(error).__name__}: {error}"
         except Exception:
-            ours = GenerationFailed(f"{step}() raised {type(error).__name__}: {error}")
-        return cls(ours, "".join(traceback.format_exception(type(error), error, error.__traceback__)))
+            said = f"{step}() raised {type(error).__name__}, which cannot say why"
+        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        try:
+            if isinstance(error, BrigantineError) and pickle.loads(pickle.dumps(error)):
+                return cls(error, trace)
+        except Exception:
+            log.debug("%s cannot be pickled", type(error))
+        return cls(GenerationFailed(said), trace)
 
     def raised(self) -> BrigantineError:
         """The error, with its traceback as its cause."""
-        self.error.__cause__ = RuntimeError(f"\n{self.trace}")
+        if self.trace:
+            self.error.__cause__ = RuntimeError(f"\n{self.trace}")
         return self.error
 
 
@@ -114,28 +122,37 @@ class Station:
 
     def __init__(self, plugin: Plugin[Any], max_n: int) -> None:
         self._plugin = plugin
-        self._max_n = max_n
+        self._request = request_type(plugin.params, "Order", max_n)
         self._running: list[_Row] = []
-
-    @cached_property
-    def _request(self) -> type[Request]:
-        return request_type(self._plugin.params, "Order", self._max_n)
 
     def advance(self, orders: Sequence[Order], gone: Iterable[int] = ()) -> Report:
         """Let the rows of `orders` join, those of the jobs that are `gone` leave, and take one step."""
         begin = time.perf_counter()
         outcomes: list[Outcome] = []
         steps: list[tuple[int, float]] = []
-        self._drop(set(gone))
+        try:
+            self._advance(orders, set(gone), outcomes, steps)
+        except BaseException as error:  # what is not expected costs all that is here, but is reported
+            jobs = {row.job for row in self._running} | {order.job for order in orders}
+            outcomes = [(job, 0, Fault.of(error, "station")) for job in sorted(jobs)]
+            self._running = []
+        return Report(outcomes, steps, time.perf_counter() - begin)
+
+    def _advance(
+        self,
+        orders: Sequence[Order],
+        gone: set[int],
+        outcomes: list[Outcome],
+        steps: list[tuple[int, float]],
+    ) -> None:
+        begin = time.perf_counter()
+        self._drop(gone)
         joined = [row for order in orders for row in self._prepared(order, begin, outcomes)]
         self._running = self._step(self._running + joined, outcomes, steps)
         self._drop({job for job, _, outcome in outcomes if isinstance(outcome, Fault)})
-        return Report(outcomes, steps, time.perf_counter() - begin)
 
     def _drop(self, jobs: set[int]) -> None:
-        for row in self._running:
-            if row.job in jobs:
-                self._plugin.leave(row.state)
+        self._leave(row for row in self._running if row.job in jobs)
         self._running = [row for row in self._running if row.job not in jobs]
 
     def _prepared(self, order: Order, now: float, outcomes: list[Outcome]) -> list[_Row]:
@@ -148,8 +165,7 @@ class Station:
                 state = prepare_row(self._plugin, request, seed)
                 rows.append(_Row(order.job, index, seed, request, order.media_type, now, state))
         except BaseException as error:  # a plugin may raise anything, and its thread must go on
-            for row in rows:
-                self._plugin.leave(row.state)
+            self._leave(rows)
             outcomes.append((order.job, order.first, Fault.of(error, "prepare")))
             return []
         return rows
@@ -184,22 +200,28 @@ class Station:
     ) -> list[_Row]:
         jobs = {row.job for row in rows}
         if len(jobs) == 1:
-            for row in rows:
-                self._plugin.leave(row.state)
+            self._leave(rows)
             outcomes.append((rows[0].job, rows[0].index, Fault.of(error, "step")))
             return []
         middle = len(rows) // 2
         running = self._step(rows[:middle], outcomes, steps)
         failed = {job for job, _, outcome in outcomes if isinstance(outcome, Fault)}
         rest = rows[middle:]
-        for row in rest:
-            if row.job in failed:
-                self._plugin.leave(row.state)
+        self._leave(row for row in rest if row.job in failed)
         return running + self._step([row for row in rest if row.job not in failed], outcomes, steps)
+
+    def _leave(self, rows: Iterable[_Row]) -> None:
+        for row in rows:
+            try:
+                self._plugin.leave(row.state)
+            except Exception:
+                log.exception("%s: leave() raised; what its row held may be lost", self._plugin.name)
 
     def _rendered(self, row: _Row, now: float) -> Outcome:
         try:
-            media = self._plugin.render(row.state.row, row.request, row.media_type)
+            media = cast(object, self._plugin.render(row.state.row, row.request, row.media_type))
+            if not isinstance(media, Media):
+                raise GenerationFailed(f"render() must return Media, got {type(media).__name__}")
         except BaseException as error:
             return row.job, row.index, Fault.of(error, "render")
         made = Made(media, row.seed, row.taken_s, row.started_s, now, row.batch_rows)

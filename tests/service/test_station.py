@@ -112,6 +112,25 @@ def test_a_step_that_raises_is_repeated_for_the_others_as_they_were():
     assert [state.value for state in speller.left] == [7]
 
 
+def test_a_plugin_that_cannot_even_leave_costs_nobody_their_answer(monkeypatch: pytest.MonkeyPatch):
+    speller = Speller()
+    monkeypatch.setattr(speller, "leave", lambda state: 1 / 0)
+    station = Station(speller, 9)
+    station.advance(orders(3, 2))
+    outcomes = station.advance([], gone=[0]).outcomes
+
+    assert [(job, made.media.body) for job, _, made in outcomes if isinstance(made, Made)] == [(1, b"3.0")]
+
+
+def test_what_is_no_media_fails_its_row(monkeypatch: pytest.MonkeyPatch):
+    toy = Toy()
+    monkeypatch.setattr(toy, "render", lambda *args: b"bytes")
+    [(_, _, fault)] = Station(toy, 9).advance(orders(1)).outcomes
+
+    assert isinstance(fault, Fault)
+    assert str(fault.error) == "render() must return Media, got bytes"
+
+
 def test_a_fault_keeps_what_an_error_of_ours_knows():
     error = BadParams([FieldError("label", "an index", "'x'")])
 

@@ -40,6 +40,7 @@ def test_everyone_gets_all_their_steps_whoever_comes_and_goes(
             assert job.done.cancelled() or made(job) == [total(value)] * rows
         assert max(map(len, speller.batches), default=0) <= 4
         await until(lambda: one.held == 0)
+        await until(lambda: not any(work.puts or work.rows or work.jobs or work.gone for work in one._works))
         one.close()
 
     asyncio.run(scenario())

@@ -68,11 +68,17 @@ class Entry:
             if answer.status:
                 raise  # too late for an error object: the connection must break
             await error_response(_as_ours(error, scope, answer.request_id))(scope, receive, answer)
-        if self._host.access_log:
-            access.info(
-                "%s %s %s %.1f ms %s",
-                scope["method"], _path(scope), answer.status, 1e3 * (time.perf_counter() - begin), answer.request_id,
-            )  # fmt: skip
+        finally:
+            if self._host.access_log:
+                took_ms = 1e3 * (time.perf_counter() - begin)
+                access.info(
+                    "%s %s %s %.1f ms %s",
+                    scope["method"],
+                    _path(scope),
+                    answer.status,
+                    took_ms,
+                    answer.request_id,
+                )
 
     async def _response(self, scope: Scope, receive: Receive) -> Response:
         endpoint, scope["path_params"] = self._router.find(scope["method"], scope["path"])

@@ -51,7 +51,9 @@ def engine_of(request: Request) -> Engine:
     state: State = request.state
     engine: Engine | None = state.host.engine
     if engine is None:
-        raise NotReady("the service is loading its models; ask /readyz, or try again in a second")
+        raise NotReady(
+            "the service is loading its models, or stopping; ask /readyz, or try again in a second"
+        )
     return engine
 
 
