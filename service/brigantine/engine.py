@@ -160,6 +160,7 @@ class Engine:
         status = 500
         served.metrics.begin()
         try:
+            served.scheduler.check()  # before any work for what has no place
             request = parse(served.request, body, also)
             job = Job(body, seed_of(request), served.media_type(media_type), request.n, size)
             await _answer(served, job, min(timeout_s, self.settings.timeout_s), gone)

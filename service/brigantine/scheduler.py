@@ -174,7 +174,7 @@ class Scheduler:
         """
         if self._closed:
             raise NotReady("the service is stopping; send the request to another replica, or again later")
-        self._check_room(job, within_s)
+        self.check(job.rows, job.size, within_s)
         job.submitted_s = time.perf_counter()
         job.held = True
         self._queue[job] = None
@@ -192,17 +192,22 @@ class Scheduler:
         for work in self._works:
             work.lane.close()
 
-    def _check_room(self, job: Job, within_s: float) -> None:
-        rows, size = self._held + job.rows, self._held_bytes + job.size
+    def check(self, more: int = 1, size: int = 0, within_s: float = math.inf) -> None:
+        """Whether so many rows more would be taken now.
+
+        Raises:
+            QueueFull: they would not.
+        """
+        rows, size = self._held + more, self._held_bytes + size
         if rows > self._queue_rows or (self._held and size > self._queue_bytes):
             raise self._full(
-                f"{self._held} rows are in work and {job.rows} more do not fit into a queue of {self._queue_rows} "
+                f"{self._held} rows are in work and {more} more do not fit into a queue of {self._queue_rows} "
                 f"rows and {self._queue_bytes} bytes"
             )
         # Measured on what ran last. An idle scheduler takes anything: a rate that was too low corrects itself.
         if self._held and (needed_s := self._seconds_for(rows)) > within_s:
             raise self._full(
-                f"{self._held} rows are in work; {job.rows} more would be done in {needed_s:.2g} s, and the request "
+                f"{self._held} rows are in work; {more} more would be done in {needed_s:.2g} s, and the request "
                 f"waits {within_s:.2g} s"
             )
 
