@@ -105,8 +105,16 @@ class HandLane:
         return self._hand.ready
 
     def put(self, orders: Sequence[Order], gone: Sequence[int], told: Callable[[Report], None]) -> None:
-        """As `Lane.put`."""
-        self._hand.put(_Task(_framed((self._model, orders, gone)), orders, told))
+        """As `Lane.put`. An order that cannot be pickled fails alone, with what the others bring."""
+        try:
+            message = _framed((self._model, orders, gone))
+        except Exception:
+            faults = [fault for order in orders if (fault := _unsendable(order)) is not None]
+            stuck = {job for job, _, _ in faults}
+            message = _framed((self._model, [order for order in orders if order.job not in stuck], gone))
+            self._hand.put(_Task(message, orders, _with(told, faults)))
+            return
+        self._hand.put(_Task(message, orders, told))
 
     def close(self) -> None:
         """The crew ends its hands."""
@@ -295,6 +303,21 @@ def _lost(order: Order, how: str) -> Outcome:
 def _framed(message: object) -> bytes:
     body = pickle.dumps(message, pickle.HIGHEST_PROTOCOL)
     return _LENGTH.pack(len(body)) + body
+
+
+def _unsendable(order: Order) -> Outcome | None:
+    try:
+        _framed(order)
+    except Exception as error:
+        return order.job, order.first, Fault.of(error, "put")
+    return None
+
+
+def _with(told: Callable[[Report], None], faults: list[Outcome]) -> Callable[[Report], None]:
+    def also_told(report: Report) -> None:
+        told(report._replace(outcomes=[*report.outcomes, *faults]))
+
+    return also_told
 
 
 def _framed_report(report: Report) -> bytes:

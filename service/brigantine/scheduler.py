@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 from .errors import BrigantineError, NotReady, QueueFull
 from .media import Media
-from .station import Fault, Made, Order, Outcome, Report
+from .station import Fault, Made, Order, Report
 
 __all__ = ["Job", "Lane", "Scheduler"]
 
@@ -263,11 +263,7 @@ class Scheduler:
             if job.taken == job.rows:
                 del self._queue[job]
         work.puts += 1
-        try:
-            work.lane.put(orders, list(gone), lambda report: self._told(work, report))
-        except Exception as error:  # a body that cannot travel
-            faults: list[Outcome] = [(order.job, order.first, Fault.of(error, "put")) for order in orders]
-            self._told(work, Report(faults, [], 0.0))
+        work.lane.put(orders, list(gone), lambda report: self._told(work, report))
 
     def _told(self, work: _Work, report: Report) -> None:
         work.puts -= 1

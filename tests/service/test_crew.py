@@ -145,12 +145,13 @@ def test_an_answer_that_cannot_travel_fails_alone(tmp_path: Path):
 
 def test_a_body_that_cannot_travel_fails_alone(tmp_path: Path):
     async def scenario(one: Scheduler) -> None:
-        stuck, fine = job(label=lambda: 0), job(label=0)
-        one.submit(stuck)
+        jobs = [job(label=0), job(label=lambda: 0), job(label=0)]
+        for each in jobs:
+            one.submit(each)  # they go out together
+        await asyncio.gather(*(each.done for each in jobs), return_exceptions=True)
         with pytest.raises(GenerationFailed, match=r"put\(\) raised"):
-            await stuck.done
-        one.submit(fine)
-        await fine.done
+            await jobs[1].done
+        assert jobs[0].media[0].body == jobs[2].media[0].body
 
     with crewed(post(tiny_model(tmp_path))) as schedulers:
         asyncio.run(scenario(schedulers["tiny"]))
