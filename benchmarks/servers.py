@@ -53,6 +53,7 @@ SERVERS = [
         path="/v1/models/{model}/generate",
         environment={
             "BRIGANTINE_MODELS_DIR": "{models_dir}",
+            "BRIGANTINE_WORKERS": "{workers}",
             "BRIGANTINE_THREADS": "{workers}",
             "BRIGANTINE_ACCESS_LOG": "false",
         },

@@ -2,15 +2,18 @@
 
     bentoml serve brigantine.app:Brigantine
 
-BentoML starts the worker and calls `Brigantine.start` in it; `Entry`, which stands around BentoML's own app,
+BentoML starts the workers and calls `Brigantine.start` in each; `Entry`, which stands around BentoML's own app,
 answers every request. See `brigantine.api.entry` for why nothing is mounted.
 """
 
 from __future__ import annotations
 
+import atexit
 import gc
 import logging
 import os
+import shutil
+import tempfile
 from contextlib import suppress
 from typing import Any, cast
 
@@ -19,10 +22,10 @@ from bentoml._internal.configuration.containers import BentoMLContainer
 
 from .api import Entry, Host
 from .engine import Engine
-from .errors import ModelInvalid
+from .errors import BrigantineError, ModelInvalid
 from .registry import Registry
-from .session import Session, runtime
-from .settings import Settings
+from .session import Session, cuda_at_hand, runtime
+from .settings import Settings, cores
 from .store import Store
 
 __all__ = ["Brigantine", "preflight"]
@@ -30,6 +33,10 @@ __all__ = ["Brigantine", "preflight"]
 log = logging.getLogger("brigantine")
 
 _host = Host()
+
+_COUNTS_DIR = "_BRIGANTINE_COUNTS_DIR"
+"""Where all workers of one service count. BentoML's own folder is one for all services of a user, each of which empties
+it at its start."""
 
 
 def preflight() -> Settings:
@@ -66,6 +73,15 @@ _IMAGE: Any = (
 )
 
 
+def _workers() -> int:
+    """How many processes answer. What is wrong with the settings is for `preflight` to say."""
+    try:
+        settings = Settings.read()
+        return settings.workers or (1 if settings.device == "auto" and cuda_at_hand() else cores())
+    except BrigantineError:
+        return 1
+
+
 class _Service(bentoml.Service[Any]):
     """A BentoML service whose outermost layer is ours: what BentoML puts around an app costs more than an image."""
 
@@ -88,7 +104,7 @@ def _traced(app: Entry) -> Any:
     name="brigantine",
     service_class=_Service,
     image=_IMAGE,
-    workers=1,
+    workers=_workers(),
     metrics={"enabled": False},  # ours have the request's own model, and bounded labels
 )
 class Brigantine:
@@ -98,12 +114,15 @@ class Brigantine:
     @staticmethod
     def check() -> None:
         preflight()
+        folder = os.environ[_COUNTS_DIR] = tempfile.mkdtemp(prefix="brigantine-counts-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
     @bentoml.on_startup
     def start(self) -> None:
-        # One process serves. In the folder that BentoML sets here, which all services of a user share and each of
-        # them empties at its start, our counts would not last.
-        os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+        if _COUNTS_DIR in os.environ:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ[_COUNTS_DIR]
+        else:  # started without BentoML's deployment hook, as a test does: this process is the only one
+            os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
         settings = Settings.read()
         _log_to_stderr()
         _host.access_log = settings.access_log

@@ -106,6 +106,7 @@ class HandLane:
 
     def put(self, orders: Sequence[Order], gone: Sequence[int], told: Callable[[Report], None]) -> None:
         """As `Lane.put`. An order that cannot be pickled fails alone, with what the others bring."""
+        orders = [order._replace(request=None) for order in orders]  # its class is known in this process only
         try:
             message = _framed((self._model, orders, gone))
         except Exception:
@@ -271,7 +272,7 @@ class _Hand:
             lost, self._tasks = list(self._tasks), deque()
         self._restart_later(loop)
         for task in lost:
-            task.told(Report([_lost(order, how) for order in task.orders], [], 0.0))
+            task.told(Report([_lost(order, how) for order in task.orders], [], 0.0, 0.0))
 
     def _restart_later(self, loop: asyncio.AbstractEventLoop) -> None:
         delay_s = min(_BACK_OFF_S * (2 ** min(self._deaths, 10) - 1), _MOST_BACK_OFF_S)
@@ -343,7 +344,7 @@ def _station(post: Post) -> Station:
     if model.digest != post.digest:
         raise ModelInvalid(f"{post.path}: the model has been replaced since the service started; restart it")
     station = Station(post.plugin(model, Session.open(model, post.options)), post.max_n)
-    [(_, _, outcome)] = station.advance([Order(0, {}, 0, post.plugin.types[0], 0, 1)]).outcomes
+    [(_, _, outcome)] = station.advance([Order(0, {}, None, 0, post.plugin.types[0], 0, 1)]).outcomes
     if isinstance(outcome, Fault):
         raise outcome.raised()
     return station

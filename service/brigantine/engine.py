@@ -28,6 +28,8 @@ __all__ = ["Engine", "Generation", "Served"]
 
 log = logging.getLogger(__name__)
 
+_WAKE_S = 0.005
+"""A CPU's cores have other workers' threads to run; one more of this process pays only for work that lasts."""
 _GPU_THREADS = 3
 """One thread's batch is on the device while the others prepare and encode theirs."""
 
@@ -67,7 +69,7 @@ class Served:
         self.record = record
         self.plugin = plugin
         self.request = request_type(plugin.params, f"{plugin.name.title()}Request", settings.max_n)
-        self.metrics = metrics.of(record.name, plugin.content)
+        self.metrics = metrics.of(record.name, plugin.content, lambda: self.scheduler.waiting)
         on_cpu = plugin.session.device == "cpu"
         self.scheduler = Scheduler(
             _lanes(plugin, settings) if crew is None else crew.lanes(record.name),
@@ -77,9 +79,9 @@ class Served:
             max_batch=record.tried_batch if record.invariant else 1,
             queue_rows=settings.queue_rows,
             queue_bytes=settings.queue_bytes,
-            on_batch=self.metrics.batch,
+            wake_s=_WAKE_S if crew is None and on_cpu else 0.0,
+            on_report=self.metrics.batch,
         )
-        self.metrics.watch(lambda: self.scheduler.waiting)
 
     def media_type(self, wanted: str | None) -> str:
         """The type to render: `wanted`, or the plugin's default.
@@ -162,7 +164,7 @@ class Engine:
         try:
             served.scheduler.check()  # before any work for what has no place
             request = parse(served.request, body, also)
-            job = Job(body, seed_of(request), served.media_type(media_type), request.n, size)
+            job = Job(body, request, seed_of(request), served.media_type(media_type), request.n, size)
             await _answer(served, job, min(timeout_s, self.settings.timeout_s), gone)
             status = 200
         except BrigantineError as error:
@@ -174,7 +176,7 @@ class Engine:
         finally:
             served.metrics.end(status)
         generation = _generation(served, job, begin)
-        served.metrics.made(generation.media, generation.total_s, generation.stages_s)
+        served.metrics.made(generation.media, generation.stages_s["queue"], generation.total_s)
         return generation
 
     def _publish_state(self) -> None:

@@ -1,17 +1,22 @@
 """Every metric of the product.
 
-`prometheus_client` reads PROMETHEUS_MULTIPROC_DIR once, when it is imported, and BentoML sets that in its
-workers only. So it is imported inside the factory, which runs in the worker, and never at the top of a
-module that the service module imports.
+Several workers count in files of their own, in the folder PROMETHEUS_MULTIPROC_DIR, and whoever is asked adds them up
+(https://prometheus.github.io/client_python/multiprocess/). `prometheus_client` looks for that variable once, when it is
+imported, and it is set in the workers only. So it is imported inside the factory, which runs there, and never at the
+top of a module that the service module imports.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import asyncio
+import os
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 from .media import Media
+from .station import Report
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -21,6 +26,7 @@ __all__ = ["STAGES", "Metrics", "ModelMetrics"]
 STAGES = ("queue", "prepare", "compute", "encode")
 """The parts of a request's time, in order."""
 
+_MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 _PREFIX = "brigantine_"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -51,82 +57,136 @@ class Metrics:
         )
         self.stage_seconds = make.histogram(
             "stage_seconds",
-            f"Seconds of each stage of a request: {', '.join(STAGES)}.",
+            "Seconds that a request waited (queue), and seconds of each stage of a batch: "
+            f"{', '.join(STAGES[1:])}.",
             _SECONDS,
             "model stage",
         )
         self.batch_rows = make.histogram("batch_rows", "Rows in each batch that ran.", _ROWS, "model")
-        self.batch_seconds = make.histogram("batch_seconds", "Seconds of each batch.", _SECONDS, "model")
-        self.in_flight = make.gauge("in_flight", "Requests taken and not yet answered.", "model")
-        self.queue_rows = make.gauge("queue_rows", "Rows that wait for a process or thread.", "model")
+        self.in_flight = make.gauge("in_flight", "Requests taken and not yet answered.", "model", "livesum")
+        self.queue_rows = make.gauge("queue_rows", "Rows that wait to be made.", "model", "livesum")
         self.model_info = make.gauge(
             "model_info",
             "1 for each model in service, with its digest and device.",
             "model content digest device",
+            "livemax",
         )
         self.gpu_fallback = make.gauge(
-            "gpu_fallback", "1 for a model that runs on the CPU although CUDA was to be had.", "model"
+            "gpu_fallback",
+            "1 for a model that runs on the CPU although CUDA was to be had.",
+            "model",
+            "livemax",
         )
         self.plugin_up = make.gauge(
-            "plugin_up", "1 for a plugin that serves, 0 for one that was rejected.", "plugin"
+            "plugin_up", "1 for a plugin that serves, 0 for one that was rejected.", "plugin", "livemin"
         )
 
-    def of(self, model: str, content: str) -> ModelMetrics:
-        """The part that one model fills."""
-        return ModelMetrics(self, model, content)
+    def of(self, model: str, content: str, waiting: Callable[[], int]) -> ModelMetrics:
+        """The part that one model fills; see there."""
+        return ModelMetrics(self, model, content, waiting)
 
     def exposition(self) -> tuple[bytes, str]:
-        """All metrics in Prometheus' text format, and its content type."""
+        """All metrics of all workers in Prometheus' text format, and its content type."""
         from prometheus_client import CONTENT_TYPE_LATEST, generate_latest  # noqa: PLC0415
 
-        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+        folder = os.environ.get(_MULTIPROCESS)
+        registry = self._registry if folder is None else _all_workers(Path(folder))
+        return generate_latest(registry), CONTENT_TYPE_LATEST
 
 
 class ModelMetrics:
-    """What one model counts, its labels looked up once: that costs more than counting."""
+    """What one model counts, its labels looked up once: that costs more than counting.
 
-    def __init__(self, metrics: Metrics, model: str, content: str) -> None:
+    Args:
+        metrics: where it is counted.
+        model: its name.
+        content: what it makes.
+        waiting: says how many rows wait.
+    """
+
+    def __init__(self, metrics: Metrics, model: str, content: str, waiting: Callable[[], int]) -> None:
         self._counting = metrics.counting
+        self._waiting = waiting
+        self._flying = 0
+        self._showing = False
         self._requests = lru_cache(partial(metrics.requests.labels, model, content))  # by status
         self._outputs = metrics.outputs.labels(model, content)
         self._output_bytes = metrics.output_bytes.labels(model, content)
         self._request_seconds = metrics.request_seconds.labels(model)
-        self._stage_seconds = {stage: metrics.stage_seconds.labels(model, stage) for stage in STAGES}
+        self._queue, self._prepare, self._compute, self._encode = (
+            metrics.stage_seconds.labels(model, stage) for stage in STAGES
+        )
         self._batch_rows = metrics.batch_rows.labels(model)
-        self._batch_seconds = metrics.batch_seconds.labels(model)
         self._in_flight = metrics.in_flight.labels(model)
         self._queue_rows = metrics.queue_rows.labels(model)
 
-    def watch(self, waiting: Callable[[], float]) -> None:
-        """Where to ask how many rows wait."""
-        self._queue_rows.set_function(waiting)
-
     def begin(self) -> None:
         """A request has come."""
-        if self._counting:
-            self._in_flight.inc()
+        self._flying += 1
+        self._show_soon()
 
     def end(self, status: int) -> None:
         """A request is answered with this HTTP status."""
+        self._flying -= 1
         if self._counting:
-            self._in_flight.dec()
-            self._requests(str(status)).inc()
+            self._requests(status).inc()
+            self._show_soon()
 
-    def batch(self, rows: int, seconds: float) -> None:
+    def batch(self, report: Report) -> None:
         """A batch has run."""
-        if self._counting:
-            self._batch_rows.observe(rows)
-            self._batch_seconds.observe(seconds)
+        if not self._counting:
+            return
+        self._prepare.observe(report.prepare_s)
+        for step in report.steps:
+            self._batch_rows.observe(step.rows)
+            self._compute.observe(step.compute_s)
+            self._encode.observe(step.encode_s)
+        self._show_soon()
 
-    def made(self, media: Sequence[Media], total_s: float, stages_s: Mapping[str, float]) -> None:
+    def made(self, media: Sequence[Media], queue_s: float, total_s: float) -> None:
         """A request has become these media."""
         if not self._counting:
             return
         self._outputs.inc(len(media))
         self._output_bytes.inc(sum(len(one.body) for one in media))
+        self._queue.observe(queue_s)
         self._request_seconds.observe(total_s)
-        for stage, seconds in stages_s.items():
-            self._stage_seconds[stage].observe(seconds)
+
+    def _show_soon(self) -> None:
+        """Show what is in work, once for all that happens in this turn of the loop."""
+        if self._counting and not self._showing:
+            self._showing = True
+            asyncio.get_running_loop().call_soon(self._show)
+
+    def _show(self) -> None:
+        self._showing = False
+        self._in_flight.set(self._flying)
+        self._queue_rows.set(self._waiting())
+
+
+def _all_workers(folder: Path) -> CollectorRegistry:
+    """What the workers of this service have counted, those that have ended included."""
+    from prometheus_client import CollectorRegistry  # noqa: PLC0415
+    from prometheus_client.multiprocess import (  # noqa: PLC0415
+        MultiProcessCollector,
+        mark_process_dead,  # pyright: ignore[reportUnknownVariableType]
+    )
+
+    for path in folder.glob("gauge_live*_*.db"):
+        pid = int(path.stem.rpartition("_")[2])
+        if not _alive(pid):
+            mark_process_dead(pid, str(folder))
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, str(folder))
+    return registry
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 class _Factory:
@@ -140,10 +200,13 @@ class _Factory:
 
         return Counter(_PREFIX + name, what, labels.split(), registry=self._registry)
 
-    def gauge(self, name: str, what: str, labels: str) -> Gauge:
+    def gauge(
+        self, name: str, what: str, labels: str, mode: Literal["livemax", "livemin", "livesum"]
+    ) -> Gauge:
+        """`mode` says how those of several workers become one."""
         from prometheus_client import Gauge  # noqa: PLC0415
 
-        return Gauge(_PREFIX + name, what, labels.split(), registry=self._registry)
+        return Gauge(_PREFIX + name, what, labels.split(), registry=self._registry, multiprocess_mode=mode)
 
     def histogram(self, name: str, what: str, buckets: Sequence[float], labels: str) -> Histogram:
         from prometheus_client import Histogram  # noqa: PLC0415

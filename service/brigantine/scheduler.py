@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 from .errors import BrigantineError, NotReady, QueueFull
 from .media import Media
+from .request import Request
 from .station import Fault, Made, Order, Report
 
 __all__ = ["Job", "Lane", "Scheduler"]
@@ -58,7 +59,8 @@ class Job:
     """One request, and what becomes of it.
 
     Args:
-        body: what was asked for, validated.
+        body: what was asked for.
+        request: what its validation made of it.
         seed: the request's seed.
         media_type: what to render.
         rows: how many, at least one.
@@ -68,10 +70,17 @@ class Job:
     _numbers = itertools.count()
 
     def __init__(
-        self, body: Mapping[str, Any], seed: int, media_type: str, rows: int = 1, size: int = 0
+        self,
+        body: Mapping[str, Any],
+        request: Request | None,
+        seed: int,
+        media_type: str,
+        rows: int = 1,
+        size: int = 0,
     ) -> None:
         self.number = next(self._numbers)
         self.body = body
+        self.request = request
         self.seed = seed
         self.media_type = media_type
         self.rows = rows
@@ -122,7 +131,9 @@ class Scheduler:
         queue_rows: the most rows of all jobs that are not over.
         queue_bytes: the most bytes of these.
         parallel: how many batches the device runs at once; waiting rows are divided by it.
-        on_batch: told the rows and the seconds of each batch that ran.
+        wake_s: a lane with nothing to do is left alone beside busy ones until what waits lasts as long as this:
+            threads of one process slow each other down.
+        on_report: told what each batch brought.
     """
 
     def __init__(
@@ -133,7 +144,8 @@ class Scheduler:
         queue_rows: int,
         queue_bytes: int = 2**30,
         parallel: int | None = None,
-        on_batch: Callable[[int, float], None] = lambda rows, seconds: None,
+        wake_s: float = 0.0,
+        on_report: Callable[[Report], None] = lambda report: None,
     ) -> None:
         self._works = [_Work(lane) for lane in lanes]
         for lane in lanes:
@@ -142,7 +154,8 @@ class Scheduler:
         self._queue_rows = queue_rows
         self._queue_bytes = queue_bytes
         self._parallel = parallel or len(lanes)
-        self._on_batch = on_batch
+        self._wake_s = wake_s
+        self._on_report = on_report
         self._queue: OrderedDict[Job, None] = OrderedDict()  # in order of arrival, and quick to leave
         self._waiting = 0  # rows in the queue
         self._held = 0  # rows of all jobs that are not over
@@ -225,36 +238,40 @@ class Scheduler:
             asyncio.get_running_loop().call_soon(self._feed)
 
     def _feed(self) -> None:
-        """Give what waits to the lanes that can take it, the emptiest first."""
+        """Give what waits to the lanes that should take it."""
         self._feeding = False
-        ready = [work for work in self._works if work.lane.ready]
-        while self._waiting and ready:
-            work = min(ready, key=lambda work: (work.puts, work.rows))
-            if not self._may_put(work):
-                return
-            self._put(work)
+        share = self._share()
+        while self._waiting and (work := self._taker(share)):
+            self._put(work, share)
 
-    def _may_put(self, work: _Work) -> bool:
-        if not work.puts:
-            return True
-        room = self._max_batch - work.rows
-        return min(self._share(), room) >= _WORTHWHILE and 0 < work.rows * self._row_s <= _AHEAD_S
+    def _taker(self, share: int) -> _Work | None:
+        """The lane that takes what waits: the emptiest of those with nothing to do, or ahead of its time a busy one."""
+        ready = [work for work in self._works if work.lane.ready]
+        idle = min((work for work in ready if not work.puts), key=_rows, default=None)
+        busy = min((work for work in ready if work.puts), key=_rows, default=None)
+        if idle and (busy is None or self._waiting * self._row_s >= self._wake_s):
+            return idle
+        return busy if busy and self._may_put_ahead(busy, share) else None
+
+    def _may_put_ahead(self, work: _Work, share: int) -> bool:
+        more = min(share, self._waiting, self._max_batch - work.rows)
+        return more >= _WORTHWHILE and 0 < work.rows * self._row_s <= _AHEAD_S
 
     def _share(self) -> int:
         return math.ceil(self._waiting / self._parallel)
 
-    def _put(self, work: _Work) -> None:
-        """One step of a lane: a share of what waits joins, and who hung up leaves."""
+    def _put(self, work: _Work, share: int) -> None:
+        """One step of a lane: a share of what waits, in rows, joins, and who hung up leaves."""
         gone, work.gone = work.gone, set[int]()
         for number in gone & work.jobs.keys():
             work.rows -= work.jobs.pop(number)[1]
             work.busy_s = 0.0  # some of it went into rows that will not be finished
-        room = min(self._share(), self._max_batch - work.rows)
+        room = min(share, self._max_batch - work.rows)
         orders: list[Order] = []
         while room and self._queue:
             job = next(iter(self._queue))
             take = min(job.rows - job.taken, room)
-            orders.append(Order(job.number, job.body, job.seed, job.media_type, job.taken, take))
+            orders.append(Order(job.number, job.body, job.request, job.seed, job.media_type, job.taken, take))
             job.taken += take
             room -= take
             self._waiting -= take
@@ -267,8 +284,7 @@ class Scheduler:
 
     def _told(self, work: _Work, report: Report) -> None:
         work.puts -= 1
-        for rows, seconds in report.steps:
-            self._on_batch(rows, seconds)
+        self._on_report(report)
         for number, index, outcome in report.outcomes:
             self._settle(work, number, index, outcome)
         work.busy_s += report.busy_s
@@ -279,7 +295,7 @@ class Scheduler:
             return
         self._feed()
         if not work.puts and (work.rows or work.gone) and work.lane.ready:
-            self._put(work)  # what is made in steps goes on
+            self._put(work, self._share())  # what is made in steps goes on
 
     def _settle(self, work: _Work, number: int, index: int, outcome: Made | Fault) -> None:
         if number not in work.jobs:
@@ -327,3 +343,7 @@ class Scheduler:
 
     def _measure(self, row_s: float) -> None:
         self._row_s = 0.9 * self._row_s + 0.1 * row_s if self._row_s else row_s
+
+
+def _rows(work: _Work) -> int:
+    return work.rows

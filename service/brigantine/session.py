@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from .errors import BrigantineError, ModelInvalid
 from .model import Arrays, Model, TensorSpec
 
-__all__ = ["Buckets", "Device", "RuntimeMissing", "Session", "SessionOptions", "runtime"]
+__all__ = ["Buckets", "Device", "RuntimeMissing", "Session", "SessionOptions", "cuda_at_hand", "runtime"]
 
 Device = Literal["auto", "cpu"]
 
@@ -86,6 +86,15 @@ def runtime() -> ModuleType:
     return onnxruntime
 
 
+def cuda_at_hand() -> bool:
+    """Whether this build of ONNX Runtime has CUDA; whether there is a device shows when a graph is loaded.
+
+    Raises:
+        RuntimeMissing: see `runtime`.
+    """
+    return "CUDAExecutionProvider" in runtime().get_available_providers()
+
+
 class Session:
     """A model's graph, ready to run on one device. `run` may be called from several threads at once."""
 
@@ -119,7 +128,7 @@ class Session:
         """
         ort = runtime()
         options = options or SessionOptions()
-        cuda = options.device == "auto" and "CUDAExecutionProvider" in ort.get_available_providers()
+        cuda = options.device == "auto" and cuda_at_hand()
         fixed = Buckets.fit(model)
         graphs = fixed and options.cuda_graphs
         providers = _gpu_providers(ort, model, options, graphs) if cuda else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,26 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from .errors import SettingsInvalid
 from .session import Device, SessionOptions
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "cores"]
 
 _PREFIX = "BRIGANTINE_"
+_MOST_THREADS = 4
+"""More cores are better used by other workers' threads."""
+_MOST_CORES = 256
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def cores() -> int:
+    """The cores that this process may use: those of its affinity, at most what its container's quota is worth.
+
+    The quota is that of a cgroup of version 2 (https://docs.kernel.org/admin-guide/cgroup-v2.html, `cpu.max`).
+    """
+    allowed = min(len(os.sched_getaffinity(0)), _MOST_CORES)
+    try:
+        quota, period = map(int, _QUOTA.read_text().split())
+    except (OSError, ValueError):  # there is none: "max 100000"
+        return allowed
+    return max(1, min(allowed, math.ceil(quota / period)))
 
 
 class Settings(BaseSettings):
@@ -44,10 +62,12 @@ class Settings(BaseSettings):
     """A folder in which TensorRT's engines are kept. They hold for one kind of GPU and one version of TensorRT."""
     model_options: dict[str, dict[str, Any]] = Field(default_factory=dict[str, dict[str, Any]])
     """The six settings above and `intra_threads` for single models, as JSON: `{"mnist": {"device": "cpu"}}`."""
-    threads: int = Field(default_factory=lambda: min(len(os.sched_getaffinity(0)), 256), ge=1, le=256)
-    """How many batches are made at a time on a CPU, each from its preparation to its encoding."""
-    crew: bool = True
-    """Make them in as many processes, which all models share; in threads of one, Python code takes turns."""
+    workers: int = Field(default=0, ge=0, le=256)
+    """Processes that answer, each with every model. 0: one for each core, and one alone where a GPU can be used."""
+    threads: int = Field(default_factory=lambda: min(cores(), _MOST_THREADS), ge=1, le=256)
+    """How many batches each of them makes at a time on a CPU, from the preparation to the encoding."""
+    crew: bool = False
+    """Make batches in processes beside those that answer, as many as `threads`, which all models share."""
     max_batch: int = Field(default=32, ge=1, le=4096)
     """The largest batch in rows; a model's own limit counts too."""
     max_n: int = Field(default=128, ge=1, le=4096)

@@ -19,7 +19,7 @@ from .media import Media
 from .plugin import Done, Plugin
 from .request import Request, derive_seed, parse, prepare_row, request_type
 
-__all__ = ["Fault", "Made", "Order", "Outcome", "Report", "Station"]
+__all__ = ["Fault", "Made", "Order", "Outcome", "Report", "Station", "Step"]
 
 
 log = logging.getLogger(__name__)
@@ -32,6 +32,8 @@ class Order(NamedTuple):
     """The request that they belong to."""
     body: Mapping[str, Any]
     """As it came; it has been validated."""
+    request: Request | None
+    """What the validation made of it; None where that cannot be sent, which validates it anew."""
     seed: int
     """The request's own."""
     media_type: str
@@ -87,12 +89,23 @@ Outcome = tuple[int, int, Made | Fault]
 """The job, the index of the row in it, and what became of that."""
 
 
+class Step(NamedTuple):
+    """A batch that ran."""
+
+    rows: int
+    compute_s: float
+    encode_s: float
+    """Seconds in which its finished rows were rendered, one after the other."""
+
+
 class Report(NamedTuple):
     """What one step brought."""
 
     outcomes: list[Outcome]
-    steps: list[tuple[int, float]]
-    """Rows and seconds of each batch that ran; more than one after an exception."""
+    steps: list[Step]
+    """More than one after an exception."""
+    prepare_s: float
+    """Seconds in which the rows that joined were prepared."""
     busy_s: float
     """From taking it up to the last row rendered."""
 
@@ -129,27 +142,23 @@ class Station:
         """Let the rows of `orders` join, those of the jobs that are `gone` leave, and take one step."""
         begin = time.perf_counter()
         outcomes: list[Outcome] = []
-        steps: list[tuple[int, float]] = []
+        steps: list[Step] = []
+        prepared = begin
         try:
-            self._advance(orders, set(gone), outcomes, steps)
+            joined = self._joined(orders, set(gone), outcomes)
+            prepared = time.perf_counter()
+            self._running = self._step(self._running + joined, outcomes, steps)
+            self._drop({job for job, _, outcome in outcomes if isinstance(outcome, Fault)})
         except BaseException as error:  # what is not expected costs all that is here, but is reported
             jobs = {row.job for row in self._running} | {order.job for order in orders}
             outcomes = [(job, 0, Fault.of(error, "station")) for job in sorted(jobs)]
             self._running = []
-        return Report(outcomes, steps, time.perf_counter() - begin)
+        return Report(outcomes, steps, prepared - begin, time.perf_counter() - begin)
 
-    def _advance(
-        self,
-        orders: Sequence[Order],
-        gone: set[int],
-        outcomes: list[Outcome],
-        steps: list[tuple[int, float]],
-    ) -> None:
+    def _joined(self, orders: Sequence[Order], gone: set[int], outcomes: list[Outcome]) -> list[_Row]:
         begin = time.perf_counter()
         self._drop(gone)
-        joined = [row for order in orders for row in self._prepared(order, begin, outcomes)]
-        self._running = self._step(self._running + joined, outcomes, steps)
-        self._drop({job for job, _, outcome in outcomes if isinstance(outcome, Fault)})
+        return [row for order in orders for row in self._prepared(order, begin, outcomes)]
 
     def _drop(self, jobs: set[int]) -> None:
         self._leave(row for row in self._running if row.job in jobs)
@@ -159,7 +168,7 @@ class Station:
         """The rows of an order with their first state; none when one of them cannot be prepared."""
         rows: list[_Row] = []
         try:
-            request = parse(self._request, order.body)
+            request = order.request or parse(self._request, order.body)
             for index in range(order.first, order.first + order.rows):
                 seed = derive_seed(order.seed, index)
                 state = prepare_row(self._plugin, request, seed)
@@ -170,7 +179,7 @@ class Station:
             return []
         return rows
 
-    def _step(self, rows: list[_Row], outcomes: list[Outcome], steps: list[tuple[int, float]]) -> list[_Row]:
+    def _step(self, rows: list[_Row], outcomes: list[Outcome], steps: list[Step]) -> list[_Row]:
         """Take one step; what is done is rendered, and the others are returned.
 
         When it raises, its halves are run, until only the job that causes it is left.
@@ -187,16 +196,16 @@ class Station:
         except BaseException as error:
             return self._bisect(rows, error, outcomes, steps)
         now = time.perf_counter()
-        steps.append((len(rows), now - begin))
         for row, state in zip(rows, states, strict=True):
             row.state = state
             row.started_s = row.started_s or begin
             row.batch_rows = max(row.batch_rows, len(rows))
         outcomes += [self._rendered(row, now) for row in rows if isinstance(row.state, Done)]
+        steps.append(Step(len(rows), now - begin, time.perf_counter() - now))
         return [row for row in rows if not isinstance(row.state, Done)]
 
     def _bisect(
-        self, rows: list[_Row], error: BaseException, outcomes: list[Outcome], steps: list[tuple[int, float]]
+        self, rows: list[_Row], error: BaseException, outcomes: list[Outcome], steps: list[Step]
     ) -> list[_Row]:
         jobs = {row.job for row in rows}
         if len(jobs) == 1:

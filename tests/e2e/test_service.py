@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.e2e.server import BIN, Server, serving
@@ -73,6 +74,27 @@ def test_metrics_count_requests_and_media(tmp_path: Path):
 
         assert metric(server, 'brigantine_requests_total{content="image",model="mnist",status="200"}') == 3
         assert metric(server, 'brigantine_outputs_total{content="image",model="mnist"}') == 6
+
+
+def test_workers_count_as_one_and_one_that_is_killed_is_replaced(tmp_path: Path):
+    answered = 'brigantine_requests_total{content="image",model="mnist",status="200"}'
+
+    with serving(tmp_path, BRIGANTINE_WORKERS="2") as server:
+        supervisor = psutil.Process(server.process.pid)
+        assert until(lambda: server.log.count("model mnist: serving") == 2)
+        workers = supervisor.children()
+        assert len(workers) == 2
+
+        def ask() -> int:
+            return httpx.post(f"{server.url}/v1/models/mnist/generate", json={}).status_code
+
+        assert [ask() for _ in range(20)] == [200] * 20  # each by a connection of its own
+        assert metric(server, answered) == 20
+        workers[0].kill()
+        assert until(lambda: server.log.count("model mnist: serving") == 3), server.log
+        assert workers[1] in supervisor.children()
+        assert [ask() for _ in range(20)] == [200] * 20
+        assert metric(server, answered) == 40
 
 
 def test_a_second_service_leaves_the_counts_of_the_first_alone(tmp_path: Path):

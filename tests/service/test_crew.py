@@ -51,7 +51,7 @@ def post(path: Path, plugin: type[ImagePlugin] = ImagePlugin) -> Post:
 
 
 def job(**body: Any) -> Job:
-    return Job(body, 7, "image/png")
+    return Job(body, None, 7, "image/png")
 
 
 @contextmanager
@@ -218,7 +218,7 @@ def test_no_process_outlives_its_engine(settings: Settings):
 def test_a_hand_ends_when_its_parent_is_killed(tmp_path: Path, models_dir: Path):
     script = (
         "import os, signal\nfrom brigantine.engine import Engine\nfrom brigantine.settings import Settings\n"
-        "engine = Engine.start(Settings(threads=1), only='tiny')\n"
+        "engine = Engine.start(Settings(threads=1, crew=True), only='tiny')\n"
         "print(engine._crew._hands[0]._process.pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)"
     )
     said = tmp_path / "pid"

@@ -1,4 +1,5 @@
 import asyncio
+import re
 import threading
 import time
 
@@ -196,5 +197,11 @@ def test_every_generation_is_counted(engine: Engine):
     assert 'brigantine_outputs_total{content="image",model="tiny"} 3.0' in text
     assert 'brigantine_in_flight{model="tiny"} 0.0' in text
     assert 'brigantine_plugin_up{plugin="image"} 1.0' in text
-    for stage in ("prepare", "queue", "compute", "encode"):
-        assert f'brigantine_stage_seconds_count{{model="tiny",stage="{stage}"}} 1.0' in text
+    assert 'brigantine_stage_seconds_count{model="tiny",stage="queue"} 1.0' in text
+    batches = re.findall(r'brigantine_batch_rows_count{model="tiny"} (\S+)', text)
+    for stage in ("prepare", "compute", "encode"):
+        assert (
+            re.findall(rf'brigantine_stage_seconds_count{{model="tiny",stage="{stage}"}} (\S+)', text)
+            == batches
+        )
+    assert float(batches[0]) >= 1

@@ -27,11 +27,11 @@ from tests.service.toys import (
 
 
 @asynccontextmanager
-async def busy(**options: int):
+async def busy(**options: float):
     """A scheduler whose only lane is busy with one row until the gate is opened, so that the next ones wait."""
     toy = Toy()
     toy.gate.clear()
-    one = scheduler(toy, **options)
+    one = scheduler(toy, 1, **options)
     first = wanted(0)
     one.submit(first)
     await until(toy.entered.is_set)
@@ -378,3 +378,34 @@ async def test_an_idle_scheduler_uses_no_time():
     one.close()
 
     assert used < 0.05  # a lane that polled would take all of it
+
+
+@on_a_loop
+async def test_a_large_request_is_divided_evenly_among_lanes_with_nothing_to_do():
+    toy = Toy()
+    one = scheduler(toy, 2)
+    job = wanted(1, rows=16)
+    one.submit(job)
+    await job.done
+    one.close()
+
+    assert [len(batch) for batch in toy.batches] == [8, 8]
+
+
+@on_a_loop
+async def test_a_second_thread_is_woken_only_for_work_that_lasts():
+    toy = Toy()
+    one = scheduler(toy, 2, wake_s=1.0)
+    one._row_s = 0.2  # as if that had been measured
+    toy.gate.clear()
+    submitted(one, *(wanted(value) for value in range(3)))
+    await until(toy.entered.is_set)
+    few = submitted(one, wanted(3))[0]
+    await asyncio.sleep(0.05)
+    assert [work.puts for work in one._works] == [1, 0], "three rows, and one that waits for 0.2 s"
+
+    many = submitted(one, *(wanted(value) for value in range(4, 8)))
+    await until(lambda: [work.puts for work in one._works] == [1, 1])
+    toy.gate.set()
+    await asyncio.gather(*(job.done for job in (few, *many)))
+    one.close()

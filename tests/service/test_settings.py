@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from brigantine.errors import SettingsInvalid
 from brigantine.session import SessionOptions
-from brigantine.settings import Settings
+from brigantine.settings import Settings, cores
 
 
 def test_settings_come_from_the_environment(monkeypatch: pytest.MonkeyPatch):
@@ -62,3 +62,17 @@ def test_every_fault_is_named_at_once(monkeypatch: pytest.MonkeyPatch):
     assert "BRIGANTINE_DEVICE" in message
     assert "got 'tpu'" in message
     assert "BRIGANTINE_TIMEOUT_S" in message
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"), [("max 100000", 64), ("150000 100000", 2), ("1000 100000", 1)]
+)
+def test_a_containers_quota_bounds_the_cores(
+    quota: str, expected: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    monkeypatch.setattr("brigantine.settings._QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)))
+
+    assert cores() == expected
+    assert Settings().threads == min(expected, 4)

@@ -10,7 +10,9 @@ from tests.service.toys import POISON, QUITS, REFUSED, UNPREPARED, UNRENDERED, S
 
 
 def orders(*values: int, rows: int = 1) -> list[Order]:
-    return [Order(job, {"value": value}, job, "text/plain", 0, rows) for job, value in enumerate(values)]
+    return [
+        Order(job, {"value": value}, None, job, "text/plain", 0, rows) for job, value in enumerate(values)
+    ]
 
 
 def bodies(station: Station, wanted: list[Order]) -> dict[tuple[int, int], bytes]:

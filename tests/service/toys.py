@@ -118,10 +118,10 @@ def made(job: Job) -> list[float]:
 
 
 def wanted(value: int, rows: int = 1, seed: int = 0, size: int = 0) -> Job:
-    return Job({"value": value}, seed, "text/plain", rows, size)
+    return Job({"value": value}, None, seed, "text/plain", rows, size)
 
 
-def scheduler(plugin: Toy, threads: int = 1, **options: int) -> Scheduler:
+def scheduler(plugin: Toy, threads: int = 1, **options: float) -> Scheduler:
     """A scheduler with lanes in threads."""
     lanes = [ThreadLane(Station(cast("Plugin[Any]", plugin), 1000)) for _ in range(threads)]
     return Scheduler(lanes, **{"max_batch": 8, "queue_rows": 1000} | options)  # type: ignore[arg-type]

@@ -87,12 +87,16 @@ async def _read(request: Request, limit: int) -> bytes:
         raise _too_large(limit, announced)  # the client waits for our word before it sends
     chunks: list[bytes] = []
     size = 0
-    async for chunk in request.stream():
+    more = True
+    while more and size <= _DRAIN_BYTES:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        chunk: bytes = message.get("body", b"")
+        more = message.get("more_body", False)
         size += len(chunk)
         if size <= limit:
             chunks.append(chunk)
-        elif size > _DRAIN_BYTES:
-            break
     if size > limit:
         raise _too_large(limit, announced or f"over {limit}")
     return b"".join(chunks)
