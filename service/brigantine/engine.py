@@ -29,7 +29,7 @@ __all__ = ["Engine", "Generation", "Served"]
 log = logging.getLogger(__name__)
 
 _WAKE_S = 0.005
-"""A CPU's cores have other workers' threads to run; one more of this process pays only for work that lasts."""
+"""A CPU's cores have other workers' threads to run; one more of this process pays only for a request that lasts."""
 _GPU_THREADS = 3
 """One thread's batch is on the device while the others prepare and encode theirs."""
 

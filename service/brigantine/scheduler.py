@@ -131,7 +131,7 @@ class Scheduler:
         queue_rows: the most rows of all jobs that are not over.
         queue_bytes: the most bytes of these.
         parallel: how many batches the device runs at once; waiting rows are divided by it.
-        wake_s: a lane with nothing to do is left alone beside busy ones until what waits lasts as long as this:
+        wake_s: beside a busy lane another one is woken only for a request that lasts as long as this by itself:
             threads of one process slow each other down.
         on_report: told what each batch brought.
     """
@@ -249,7 +249,7 @@ class Scheduler:
         ready = [work for work in self._works if work.lane.ready]
         idle = min((work for work in ready if not work.puts), key=_rows, default=None)
         busy = min((work for work in ready if work.puts), key=_rows, default=None)
-        if idle and (busy is None or self._waiting * self._row_s >= self._wake_s):
+        if idle and (busy is None or self._wakes()):
             return idle
         return busy if busy and self._may_put_ahead(busy, share) else None
 
@@ -258,7 +258,13 @@ class Scheduler:
         return more >= _WORTHWHILE and 0 < work.rows * self._row_s <= _AHEAD_S
 
     def _share(self) -> int:
-        return math.ceil(self._waiting / self._parallel)
+        """How many of the rows that wait one lane should take."""
+        return math.ceil(self._waiting / self._parallel) if self._wakes() else self._waiting
+
+    def _wakes(self) -> bool:
+        """Whether the request whose turn it is is worth several lanes."""
+        first = next(iter(self._queue), None)
+        return first is not None and (first.rows - first.taken) * self._row_s >= self._wake_s
 
     def _put(self, work: _Work, share: int) -> None:
         """One step of a lane: a share of what waits, in rows, joins, and who hung up leaves."""

@@ -393,19 +393,21 @@ async def test_a_large_request_is_divided_evenly_among_lanes_with_nothing_to_do(
 
 
 @on_a_loop
-async def test_a_second_thread_is_woken_only_for_work_that_lasts():
+async def test_a_second_thread_is_woken_only_for_a_request_that_lasts():
     toy = Toy()
     one = scheduler(toy, 2, wake_s=1.0)
     one._row_s = 0.2  # as if that had been measured
     toy.gate.clear()
-    submitted(one, *(wanted(value) for value in range(3)))
+    jobs = submitted(one, *(wanted(value) for value in range(3)))
     await until(toy.entered.is_set)
-    few = submitted(one, wanted(3))[0]
+    jobs += submitted(one, *(wanted(value) for value in range(3, 9)))
     await asyncio.sleep(0.05)
-    assert [work.puts for work in one._works] == [1, 0], "three rows, and one that waits for 0.2 s"
+    assert [work.puts for work in one._works] == [1, 0], "each lasts for 0.2 s"
+    for job in jobs:
+        job.done.cancel()
 
-    many = submitted(one, *(wanted(value) for value in range(4, 8)))
+    long = submitted(one, wanted(9, rows=5))[0]
     await until(lambda: [work.puts for work in one._works] == [1, 1])
     toy.gate.set()
-    await asyncio.gather(*(job.done for job in (few, *many)))
+    await long.done
     one.close()
