@@ -254,15 +254,10 @@ async def _answer(served: Served, job: Job, within_s: float, gone: asyncio.Futur
 
 def _generation(served: Served, job: Job, begin: float) -> Generation:
     now = time.perf_counter()
-    rows = job.made.values()
-    marks = (
-        job.submitted_s,
-        min(row.taken_s for row in rows),
-        min(row.started_s for row in rows),
-        max(row.computed_s for row in rows),
-        now,
-    )
-    batch_rows = max(row.batch_rows for row in rows)
+    times = ((row.taken_s, row.started_s, row.computed_s, row.batch_rows) for row in job.made.values())
+    taken, started, computed, rows = zip(*times, strict=True)
+    marks = (job.submitted_s, min(taken), min(started), max(computed), now)
+    batch_rows = max(rows)
     return Generation(
         id=f"gen-{getrandbits(128):032x}",
         model=served.record.name,

@@ -27,19 +27,33 @@ from ..errors import (
 from ..media import Media
 from ..settings import Settings
 
-__all__ = ["Json", "b64", "engine_of", "error_response", "generate", "read_object", "server_timing"]
+__all__ = ["Json", "b64", "engine_of", "error_response", "generate", "header", "read_object", "server_timing"]
 
 _DRAIN_BYTES = 268_435_456
 """How much of a too large body is read and thrown away, so that a client that is still sending gets its 413."""
 
 
+_WATCH_AFTER_S = 0.05
+"""Most answers are there before, and are spared a task that waits for the client to hang up."""
+
+
 class Json(Response):
-    """JSON through orjson."""
+    """JSON through orjson. Its headers are put together here, which takes a fifth of Starlette's time."""
 
     media_type = "application/json"
 
-    def render(self, content: Any) -> bytes:
-        return orjson.dumps(content)
+    def __init__(self, content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+        self.status_code = status
+        self.background = None
+        self.body = orjson.dumps(content)
+        self.raw_headers = [
+            (b"content-length", b"%d" % len(self.body)),
+            (b"content-type", b"application/json"),
+            *(
+                (name.lower().encode("latin-1"), value.encode("latin-1"))
+                for name, value in (headers or {}).items()
+            ),
+        ]
 
 
 def engine_of(request: Request) -> Engine:
@@ -81,9 +95,14 @@ async def read_object(request: Request, settings: Settings) -> tuple[dict[str, A
     return value, len(body)  # pyright: ignore[reportUnknownVariableType] - what is in it is for `parse` to judge
 
 
+def header(request: Request, name: bytes) -> list[str]:
+    """All values of a header, whose name is in small letters, as ASGI has it."""
+    return [value.decode("latin-1") for key, value in request.scope["headers"] if key == name]
+
+
 async def _read(request: Request, limit: int) -> bytes:
-    announced = request.headers.get("content-length", "")
-    if "expect" in request.headers and (_whole_number(announced) or 0) > limit:
+    announced = ",".join(header(request, b"content-length"))
+    if header(request, b"expect") and (_whole_number(announced) or 0) > limit:
         raise _too_large(limit, announced)  # the client waits for our word before it sends
     chunks: list[bytes] = []
     size = 0
@@ -148,28 +167,49 @@ async def generate(
         ClientDisconnect: the client has gone; there is nobody left to answer.
     """
     timeout_s = _timeout_s(request)
-    gone = asyncio.ensure_future(_gone(request))
+    watch = _Watch(request)
     try:
         return await engine_of(request).generate(
-            served.record.name, body, media_type, timeout_s, also, size, gone
+            served.record.name, body, media_type, timeout_s, also, size, watch.gone
         )
     except asyncio.CancelledError:
-        if gone.done():
+        if watch.gone.done():
             raise ClientDisconnect from None
         raise
     finally:
-        gone.cancel()
+        watch.stop()
 
 
-async def _gone(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+class _Watch:
+    """Waits for the client to hang up."""
+
+    def __init__(self, request: Request) -> None:
+        loop = asyncio.get_running_loop()
+        self.gone: asyncio.Future[None] = loop.create_future()
+        """Finishes when the client has hung up."""
+        self._request = request
+        self._task: asyncio.Task[None] | None = None
+        self._timer = loop.call_later(_WATCH_AFTER_S, self._start)
+
+    def stop(self) -> None:
+        self._timer.cancel()
+        if self._task is not None:
+            self._task.cancel()
+
+    def _start(self) -> None:
+        self._task = asyncio.ensure_future(self._wait())
+
+    async def _wait(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        self.gone.set_result(None)
 
 
 def _timeout_s(request: Request) -> float:
-    sent = request.headers.get("x-request-timeout-ms")
-    if sent is None:
+    values = header(request, b"x-request-timeout-ms")
+    if not values:
         return math.inf
+    sent = ",".join(values)
     milliseconds = _whole_number(sent)
     if not milliseconds:
         raise BadRequest(

@@ -13,7 +13,7 @@ from ..engine import Generation, Served
 from ..errors import NotAcceptable
 from ..registry import ModelRecord
 from . import http
-from .http import Json, b64, engine_of, read_object, server_timing
+from .http import Json, b64, engine_of, header, read_object, server_timing
 from .routes import Route
 
 __all__ = ["routes"]
@@ -39,7 +39,7 @@ async def generate(request: Request) -> Response:
     """Generate with the plugin's own Params; `Accept` decides between JSON and the medium's bytes."""
     engine = engine_of(request)
     served = engine.served(request.path_params["model"])
-    wanted = _negotiate(",".join(request.headers.getlist("accept")), served.plugin.types)
+    wanted = _negotiate(",".join(header(request, b"accept")), served.plugin.types)
     body, size = await read_object(request, engine.settings)
     n: Any = body.get("n", 1)
     if wanted is not None and isinstance(n, int) and n > 1:
