@@ -25,6 +25,7 @@ MAGIC = "iVBORw0KGgo"
 GOOD_S = 0.050
 """An answer within this counts as good."""
 _CONNECTIONS, _MOST_CONNECTIONS = 64, 512
+_LONGEST_S = 30.0
 _STRAGGLERS_S = 5.0
 
 
@@ -87,21 +88,26 @@ def open_loop(target: Target, rate: float, seconds: int, seed: int) -> Measured:
 
 
 def flood(target: Target, rate: float, seconds: int, seed: int, connections: int = 4096) -> Counter[int]:
-    """As `open_loop`, with as many connections as clients would open; the answers by their HTTP status, 0 for none."""
-    run = uvloop.run(_played(target, rate, seconds, seed, connections))
+    """As `open_loop`, with as many connections as clients would open; the answers by their HTTP status, 0 for none.
+
+    Waits for the last ones as long as the product may take for one.
+    """
+    run = uvloop.run(_played(target, rate, seconds, seed, connections, _LONGEST_S))
     statuses = Counter(int(answer[9:12]) for _, answer in run.answers.values())
     return statuses + Counter({0: len(run.requests) - len(run.answers)})
 
 
 async def _open_loop(target: Target, rate: float, seconds: int, seed: int) -> Measured:
-    return (await _played(target, rate, seconds, seed, _MOST_CONNECTIONS)).measured(seconds)
+    return (await _played(target, rate, seconds, seed, _MOST_CONNECTIONS, _STRAGGLERS_S)).measured(seconds)
 
 
-async def _played(target: Target, rate: float, seconds: int, seed: int, connections: int) -> _Run:
+async def _played(
+    target: Target, rate: float, seconds: int, seed: int, connections: int, patience_s: float
+) -> _Run:
     rng = np.random.default_rng(seed)
     due = np.cumsum(rng.exponential(1 / rate, int(rate * seconds * 2) + 100))
     due = due[due < seconds] if due[0] < seconds else due[:1] * 0
-    run = _Run(target, [target.request(seed + i) for i in range(len(due))], due.tolist(), connections)
+    run = _Run(target, [target.request(seed + i) for i in range(len(due))], due.tolist(), connections, patience_s)
     gc.collect()
     gc.disable()  # a collection would look like a slow server
     try:
@@ -119,6 +125,8 @@ class _Run:
     requests: list[bytes]
     due_s: list[float]
     most_connections: int
+    patience_s: float
+    """How long the last answers may take."""
     answers: dict[int, tuple[float, bytes]] = field(default_factory=dict)
     """By number: seconds from due to answered, and the answer."""
     idle: deque[_Connection] = field(default_factory=deque)
@@ -138,7 +146,7 @@ class _Run:
         self.begin_s = time.monotonic() + 0.05
         timer.set(self.begin_s + self.due_s[0])
         with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self.over.wait(), self.due_s[-1] + _STRAGGLERS_S)
+            await asyncio.wait_for(self.over.wait(), self.due_s[-1] + self.patience_s)
         loop.remove_reader(timer.fd)
         os.close(timer.fd)
         for task in tuple(self.opening):
