@@ -1,7 +1,7 @@
 """Everything that the author of a plugin needs."""
 
 from .errors import BadParams, FieldError
-from .media import Media, image, jpeg, png, text, webp
+from .media import Media, animation, gif, image, jpeg, png, text, wav, webp
 from .model import Arrays, Label, Manifest, Model
 from .plugin import Done, Params, Plugin
 from .session import Session
@@ -18,9 +18,12 @@ __all__ = [
     "Params",
     "Plugin",
     "Session",
+    "animation",
+    "gif",
     "image",
     "jpeg",
     "png",
     "text",
+    "wav",
     "webp",
 ]
