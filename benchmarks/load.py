@@ -107,7 +107,9 @@ async def _played(
     rng = np.random.default_rng(seed)
     due = np.cumsum(rng.exponential(1 / rate, int(rate * seconds * 2) + 100))
     due = due[due < seconds] if due[0] < seconds else due[:1] * 0
-    run = _Run(target, [target.request(seed + i) for i in range(len(due))], due.tolist(), connections, patience_s)
+    run = _Run(
+        target, [target.request(seed + i) for i in range(len(due))], due.tolist(), connections, patience_s
+    )
     gc.collect()
     gc.disable()  # a collection would look like a slow server
     try:

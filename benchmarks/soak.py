@@ -1,6 +1,6 @@
 """What only time shows: memory over 100,000 requests, a service at rest, and one that is asked for too much.
 
-    python benchmarks/soak.py [--only memory,idle,metrics,many,overload]
+    python benchmarks/soak.py [--only memory,idle,isolation,metrics,many,overload]
 
 Starts the product on the loopback interface, and prints one line for each promise, with what was measured. `wrk` must
 be installed. Ends with exit code 1 when one of them is not kept.
@@ -71,21 +71,18 @@ class Soak:
     def metrics(self) -> tuple[str, bool]:
         """Counting and timing every generation costs at most 3% of the throughput."""
         one = {**_PRODUCT.environment, "BRIGANTINE_WORKERS": "1", "BRIGANTINE_THREADS": "1"}
-        on = replace(_PRODUCT, environment=one)  # how connections fall to two workers changes more than counting does
+        on = replace(
+            _PRODUCT, environment=one
+        )  # how connections fall to two workers changes more than counting does
         off = replace(_PRODUCT, environment={**one, "BRIGANTINE_METRICS": "false"})
-        ratios: list[float] = []
         with self._serving(on) as counting, self._serving(off) as silent:
-            for up in (counting, silent):
-                closed(up.target, 64, 2, 0)
-            for number in range(_ROUNDS):
-                pair = [counting, silent] if number % 2 else [silent, counting]
-                rps = {id(up): closed(up.target, 64, 4, number * _SEEDS // 100).rps for up in pair}
-                ratios.append(rps[id(counting)] / rps[id(silent)])
-        cost = 1 - statistics.median(ratios)
-        return (
-            f"{cost:.1%}, from {1 - max(ratios):.1%} to {1 - min(ratios):.1%} in {_ROUNDS} rounds",
-            cost <= 0.03,
-        )
+            return _cost(counting, silent, 0.03)
+
+    def isolation(self) -> tuple[str, bool]:
+        """A plugin in a process of its own costs at most 25% of the throughput."""
+        alone = replace(_PRODUCT, environment={**_PRODUCT.environment, "BRIGANTINE_ISOLATE": "image"})
+        with self._serving() as threads, self._serving(alone) as process:
+            return _cost(process, threads, 0.25)
 
     def many(self) -> tuple[str, bool]:
         """64 images of one request cost less than 1.3 times what they cost without a server."""
@@ -127,6 +124,19 @@ class Soak:
         return running(server, model, 2, self._home)
 
 
+def _cost(dearer: Running, cheaper: Running, most: float) -> tuple[str, bool]:
+    """How much less throughput the first has, window by window in turns, and whether that is no more than `most`."""
+    for up in (dearer, cheaper):
+        closed(up.target, 64, 2, 0)
+    costs: list[float] = []
+    for number in range(_ROUNDS):
+        pair = [dearer, cheaper] if number % 2 else [cheaper, dearer]
+        rps = {id(up): closed(up.target, 64, 4, number * _SEEDS // 100).rps for up in pair}
+        costs.append(1 - rps[id(dearer)] / rps[id(cheaper)])
+    cost = statistics.median(costs)
+    return f"{cost:.1%}, from {min(costs):.1%} to {max(costs):.1%} in {_ROUNDS} rounds", cost <= most
+
+
 class _Late:
     """The official client with its own retries, which comes when the service is busiest and load is about to fall."""
 
@@ -152,6 +162,7 @@ class _Late:
 def main() -> None:
     promises: dict[str, Callable[[Soak], tuple[str, bool]]] = {
         "idle": Soak.idle,
+        "isolation": Soak.isolation,
         "many": Soak.many,
         "memory": Soak.memory,
         "metrics": Soak.metrics,

@@ -37,7 +37,7 @@ def models_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def settings(models_dir: Path) -> Settings:
-    return Settings(models_dir=models_dir, threads=2, crew=False)
+    return Settings(models_dir=models_dir, threads=2)
 
 
 @pytest.fixture

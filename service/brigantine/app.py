@@ -13,11 +13,15 @@ import gc
 import logging
 import os
 import shutil
+import signal
 import tempfile
+import threading
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, cast
 
 import bentoml
+import watchfiles
 from bentoml._internal.configuration.containers import BentoMLContainer
 
 from .api import Entry, Host
@@ -34,9 +38,9 @@ log = logging.getLogger("brigantine")
 
 _host = Host()
 
-_COUNTS_DIR = "_BRIGANTINE_COUNTS_DIR"
-"""Where all workers of one service count. BentoML's own folder is one for all services of a user, each of which empties
-it at its start."""
+_SHARED_DIR = "_BRIGANTINE_SHARED_DIR"
+"""Where all workers of one service count, and share out the cores. BentoML's own folder for counts is one for all
+services of a user, each of which empties it at its start."""
 
 
 def preflight() -> Settings:
@@ -77,6 +81,8 @@ def _workers() -> int:
     """How many processes answer. What is wrong with the settings is for `preflight` to say."""
     try:
         settings = Settings.read()
+        if settings.dev:
+            return 1
         return settings.workers or (1 if settings.device == "auto" and cuda_at_hand() else cores())
     except BrigantineError:
         return 1
@@ -114,21 +120,27 @@ class Brigantine:
     @staticmethod
     def check() -> None:
         preflight()
-        folder = os.environ[_COUNTS_DIR] = tempfile.mkdtemp(prefix="brigantine-counts-")
+        folder = os.environ[_SHARED_DIR] = tempfile.mkdtemp(prefix="brigantine-")
+        (Path(folder) / "counts").mkdir()
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
     @bentoml.on_startup
     def start(self) -> None:
-        if _COUNTS_DIR in os.environ:
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = os.environ[_COUNTS_DIR]
-        else:  # started without BentoML's deployment hook, as a test does: this process is the only one
+        shared = Path(os.environ[_SHARED_DIR]) if _SHARED_DIR in os.environ else None
+        if (
+            shared is None
+        ):  # started without BentoML's deployment hook, as a test does: this process is the only one
             os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
+        else:
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared / "counts")
         settings = Settings.read()
         _log_to_stderr()
         _host.access_log = settings.access_log
-        _host.engine = engine = Engine.start(settings)
+        _host.engine = engine = Engine.start(settings, cores_file=shared and shared / "cores")
         for record in engine.registry.models.values():
             log.info("model %s: %s %s", record.name, record.state, record.reason or record.source)
+        if settings.dev and settings.plugins_dir is not None:
+            threading.Thread(target=_follow, args=(settings.plugins_dir,), daemon=True).start()
         # What is here now stays: a full collection over it would hold every request up by some 80 ms.
         gc.collect()
         gc.freeze()
@@ -138,6 +150,14 @@ class Brigantine:
         engine, _host.engine = _host.engine, None
         if engine is not None:
             engine.close()
+
+
+def _follow(folder: Path) -> None:
+    """End this worker when a file in `folder` changes. BentoML starts another one, which reads it anew."""
+    for changes in watchfiles.watch(folder):
+        names = ", ".join(sorted(Path(path).name for _, path in changes))
+        log.info("%s changed: starting anew", names)
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _log_to_stderr() -> None:

@@ -21,9 +21,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .adopt import Choices, adopt
 from .engine import Engine, Generation
 from .errors import BadParams, BrigantineError, FieldError, SettingsInvalid
 from .media import image
+from .plugins_cli import app as plugins
 from .registry import Registry
 from .settings import Settings
 from .store import publish as publish_model
@@ -32,13 +34,13 @@ __all__ = ["app", "main"]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, pretty_exceptions_enable=False)
 models = typer.Typer(no_args_is_help=True, help="The models that can be served.")
-plugins = typer.Typer(no_args_is_help=True, help="The plugins that are installed.")
 app.add_typer(models, name="models")
 app.add_typer(plugins, name="plugins")
 console = Console(markup=False, highlight=False)  # names, paths and messages are not ours to interpret
 
 _TYPES = mimetypes.MimeTypes()  # the same on every machine, and with what Python knows from 3.13 on
 _TYPES.add_type("image/webp", ".webp")
+_TYPES.add_type("audio/wav", ".wav")
 
 
 def main() -> None:
@@ -55,9 +57,24 @@ def main() -> None:
 def serve(
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535, help="The port to listen on.")] = 3000,
+    plugins_dir: Annotated[
+        Path | None, typer.Option(help="A folder of plugins: each file, or package, is one.")
+    ] = None,
+    dev: Annotated[
+        bool, typer.Option("--dev", help="Start anew when a plugin in that folder changes.")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse to start when anything is rejected.")
+    ] = False,
 ) -> None:
     """Serve every model that can be found, with BentoML."""
-    from .app import preflight  # imports bentoml
+    chosen = {
+        "BRIGANTINE_PLUGINS_DIR": str(plugins_dir.absolute()) if plugins_dir else "",
+        "BRIGANTINE_DEV": "1" if dev else "",
+        "BRIGANTINE_STRICT": "1" if strict else "",
+    }
+    os.environ.update({name: value for name, value in chosen.items() if value})
+    from .app import preflight  # imports bentoml, and reads the settings
 
     preflight()
     _check_free(host, port)
@@ -103,7 +120,7 @@ def generate(
     if not out.absolute().parent.is_dir():
         raise BadParams([FieldError("--out", "a file in a folder that exists", repr(str(out)))])
     settings = Settings.read()
-    engine = Engine.start(settings.model_copy(update={"crew": False}), only=model or None)
+    engine = Engine.start(settings, only=model or None)
     try:
         name = model or engine.registry.default("image", settings.default_model)
         media_type = _media_type(out, engine.served(name).plugin.types)
@@ -118,7 +135,9 @@ def generate(
 def list_models() -> None:
     """Every model that can be found, with its scores; one that cannot be served says why."""
     table = Table("model", "content", "scores", "source", "state")
-    for record in Registry.load(Settings.read()).models.values():
+    registry = Registry.load(Settings.read())
+    registry.close()
+    for record in registry.models.values():
         scores = record.model.manifest.scores if record.model else {}
         table.add_row(
             record.name,
@@ -139,19 +158,25 @@ def publish(
     console.print(f"published {publish_model(run, name)}; it serves after the next start", soft_wrap=True)
 
 
-@plugins.command("list")
-def list_plugins() -> None:
-    """Every plugin that is installed; one that was rejected says why."""
-    table = Table("plugin", "content", "types", "distribution", "state")
-    for record in Registry.load(Settings.read()).plugins.values():
-        table.add_row(
-            record.name,
-            record.plugin.content if record.plugin else "",
-            ", ".join(record.plugin.types) if record.plugin else "",
-            f"{record.distribution} {record.version}",
-            record.reason or record.state,
-        )
-    console.print(table)
+@models.command("import")
+def import_(
+    graph: Annotated[Path, typer.Argument(help="An ONNX file.")],
+    *,
+    plugin: Annotated[str, typer.Option(help="The plugin that will serve it: image.")],
+    name: Annotated[str, typer.Option(help="The name to serve it under; absent: the file's.")] = "",
+    labels: Annotated[str, typer.Option(help="The names of its classes, in order: a,b,c.")] = "",
+    classes: Annotated[int | None, typer.Option(min=1, max=65_536, help="Or how many it has.")] = None,
+    value_range: Annotated[str, typer.Option("--range", help="Its values: -1..1, 0..1 or 0..255.")] = "",
+    description: Annotated[str, typer.Option(help="What it draws.")] = "",
+    latent_input: Annotated[str, typer.Option(help="The input that is the latent.")] = "",
+    class_input: Annotated[str, typer.Option(help="The input that is the class.")] = "",
+    output: Annotated[str, typer.Option(help="The output that is the picture.")] = "",
+) -> None:
+    """Make a model of a graph that was exported elsewhere, try it, and publish it."""
+    names = tuple(label.strip() for label in labels.split(",")) if labels else ()
+    choices = Choices(name, names, classes, value_range, description, latent_input, class_input, output)
+    tag = adopt(graph, plugin, choices)
+    console.print(f"published {tag}; it serves after the next start", soft_wrap=True)
 
 
 def _media_type(out: Path, made: Sequence[str]) -> str | None:

@@ -5,23 +5,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import pickle
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from random import getrandbits
-from typing import Any, cast
+from typing import Any
 
-from .crew import Crew, Post
-from .errors import BrigantineError, DeadlineExceeded, NotAcceptable, NotReady
+from .breaker import Breaker
+from .cores import Cores
+from .discovery import AnyPlugin
+from .errors import BrigantineError, DeadlineExceeded, NotAcceptable
 from .lane import ThreadLane
 from .media import Media
 from .metrics import STAGES, Metrics
 from .plugin import Plugin
-from .registry import AnyPlugin, ModelRecord, Registry
+from .process import ProcessLane
+from .registry import ModelRecord, Registry
 from .request import parse, request_type, seed_of
 from .scheduler import Job, Scheduler
-from .settings import Settings
+from .settings import Settings, cores
 from .station import Station
 
 __all__ = ["Engine", "Generation", "Served"]
@@ -61,25 +64,29 @@ class Served:
     def __init__(
         self,
         record: ModelRecord,
-        plugin: AnyPlugin,
         settings: Settings,
         metrics: Metrics,
-        crew: Crew | None = None,
+        cores: Cores,
     ) -> None:
+        assert record.plugin is not None and record.facts is not None, "only what was loaded is served"
         self.record = record
-        self.plugin = plugin
+        self.plugin: type[AnyPlugin] = record.plugin
+        plugin, facts = record.plugin, record.facts
         self.request = request_type(plugin.params, f"{plugin.name.title()}Request", settings.max_n)
         self.metrics = metrics.of(record.name, plugin.content, lambda: self.scheduler.waiting)
-        on_cpu = plugin.session.device == "cpu"
+        self.breaker = Breaker(record.name, settings.breaker_failures, self.metrics.resting)
+        lanes = _lanes(record, settings)
+        on_cpu = facts.device == "cpu"
         self.scheduler = Scheduler(
-            _lanes(plugin, settings) if crew is None else crew.lanes(record.name),
+            lanes,
             # CPU cores gain from one batch each. A GPU runs one batch at a time and gains from large ones.
-            parallel=settings.threads if on_cpu else 1,
+            parallel=len(lanes) if on_cpu else 1,
             # A row of a model that its company sways has the same bits in any company only when it has none.
-            max_batch=record.tried_batch if record.invariant else 1,
+            max_batch=facts.tried_batch if facts.invariant else 1,
             queue_rows=settings.queue_rows,
             queue_bytes=settings.queue_bytes,
-            wake_s=_WAKE_S if crew is None and on_cpu else 0.0,
+            cores=cores if on_cpu else None,
+            wake_s=_WAKE_S if on_cpu else 0.0,
             on_report=self.metrics.batch,
         )
 
@@ -98,34 +105,43 @@ class Served:
             )
         return wanted
 
+    def bucket(self, rows: int) -> int:
+        """How many rows a batch of `rows` is padded to, as far as this process knows."""
+        loaded = self.record.loaded
+        return loaded.session.bucket(rows) if isinstance(loaded, Plugin) else rows
+
 
 class Engine:
     """All models of a registry, running. Make one with `Engine.start`, and `close` it."""
 
-    def __init__(self, registry: Registry, settings: Settings) -> None:
+    def __init__(self, registry: Registry, settings: Settings, cores_file: Path | None = None) -> None:
         self.registry = registry
         self.settings = settings
+        self._cores = Cores(cores(), cores_file)
         self.metrics = Metrics(settings.metrics)
-        posts = _posts(registry, settings) if settings.crew else {}
-        self._crew = _crew(list(posts.values()), settings.threads)
         self._served = {
-            name: Served(record, record.plugin, settings, self.metrics, self._crew if name in posts else None)
+            name: Served(record, settings, self.metrics, self._cores)
             for name, record in registry.models.items()
-            if record.plugin is not None
+            if record.loaded is not None
         }
         self._publish_state()
 
     @classmethod
-    def start(cls, settings: Settings, only: str | None = None) -> Engine:
-        """Load every model (or `only` one), warm them up, and start their threads."""
-        return cls(Registry.load(settings, only), settings)
+    def start(cls, settings: Settings, only: str | None = None, cores_file: Path | None = None) -> Engine:
+        """Load every model (or `only` one), warm them up, and start their threads.
+
+        Args:
+            settings: how.
+            only: the name of the only model to load.
+            cores_file: where the workers of a service share out the cores, if there are others.
+        """
+        return cls(Registry.load(settings, only), settings, cores_file)
 
     def close(self) -> None:
         """Fail what is not finished, and end all threads and processes."""
         for served in self._served.values():
             served.scheduler.close()
-        if self._crew is not None:
-            self._crew.close()
+        self._cores.close()
 
     def served(self, name: str) -> Served:
         """A model in service; raises what `Registry.find` raises."""
@@ -162,10 +178,11 @@ class Engine:
         status = 500
         served.metrics.begin()
         try:
-            served.scheduler.check()  # before any work for what has no place
-            request = parse(served.request, body, also)
-            job = Job(body, request, seed_of(request), served.media_type(media_type), request.n, size)
-            await _answer(served, job, min(timeout_s, self.settings.timeout_s), gone)
+            with served.breaker:
+                served.scheduler.check()  # before any work for what has no place
+                request = parse(served.request, body, also)
+                job = Job(body, request, seed_of(request), served.media_type(media_type), request.n, size)
+                await _answer(served, job, min(timeout_s, self.settings.timeout_s), gone)
             status = 200
         except BrigantineError as error:
             status = error.status
@@ -182,52 +199,20 @@ class Engine:
     def _publish_state(self) -> None:
         for plugin in self.registry.plugins.values():
             self.metrics.plugin_up.labels(plugin.name).set(plugin.state == "serving")
-        for name, served in self._served.items():
-            labels = (
-                name,
-                served.plugin.content,
-                served.plugin.model.digest[:12],
-                served.plugin.session.device,
-            )
+        for name, record in self.registry.models.items():
+            if record.model is None or record.plugin is None or record.facts is None:
+                continue
+            labels = name, record.plugin.content, record.model.digest[:12], record.facts.device
             self.metrics.model_info.labels(*labels).set(1)
-            self.metrics.gpu_fallback.labels(name).set(served.plugin.session.fell_back)
+            self.metrics.gpu_fallback.labels(name).set(record.facts.fell_back)
 
 
-def _posts(registry: Registry, settings: Settings) -> dict[str, Post]:
-    """The models that the crew may make: at once, on a CPU. What is made in steps keeps its state where it runs."""
-    posts: dict[str, Post] = {}
-    for name, record in registry.models.items():
-        model, plugin = record.model, record.plugin
-        if model is None or plugin is None or plugin.session.device != "cpu":
-            continue
-        if type(plugin).step is not cast("type[AnyPlugin]", Plugin).step:
-            continue
-        # The parent's choice of the device holds for all.
-        options = settings.session(name).model_copy(update={"device": "cpu"})
-        post = Post(name, model.path, model.source, model.digest, type(plugin), options, settings.max_n)
-        try:
-            pickle.dumps(post)
-        except Exception as error:
-            log.warning("model %s runs in threads: its plugin cannot be sent to a process: %s", name, error)
-            continue
-        posts[name] = post
-    return posts
-
-
-def _crew(posts: Sequence[Post], size: int) -> Crew | None:
-    """The crew for these models; None when there are none, or when it cannot start."""
-    if not posts:
-        return None
-    try:
-        return Crew(posts, size)
-    except (NotReady, OSError) as error:
-        log.error("all models run in threads: %s", error)
-        return None
-
-
-def _lanes(plugin: AnyPlugin, settings: Settings) -> list[ThreadLane]:
-    threads = settings.threads if plugin.session.device == "cpu" else _GPU_THREADS
-    return [ThreadLane(Station(plugin, settings.max_n)) for _ in range(threads)]
+def _lanes(record: ModelRecord, settings: Settings) -> list[ThreadLane] | list[ProcessLane]:
+    if isinstance(record.loaded, ProcessLane):
+        return [record.loaded]
+    assert record.loaded is not None and record.facts is not None, "only what was loaded is served"
+    threads = settings.threads if record.facts.device == "cpu" else _GPU_THREADS
+    return [ThreadLane(Station(record.loaded, settings.max_n)) for _ in range(threads)]
 
 
 async def _answer(served: Served, job: Job, within_s: float, gone: asyncio.Future[Any] | None) -> None:
@@ -269,5 +254,5 @@ def _generation(served: Served, job: Job, begin: float) -> Generation:
         },
         total_s=now - begin,
         batch_rows=batch_rows,
-        bucket=served.plugin.session.bucket(batch_rows),
+        bucket=served.bucket(batch_rows),
     )

@@ -13,6 +13,7 @@
     |-- QueueFull                    429  queue_full           carries Retry-After
     |-- GenerationFailed             500  generation_failed    a plugin raised, or broke its contract
     |-- NotReady                     503  not_ready            carries Retry-After
+    |   |-- ModelFailing             503  model_failing        it failed too often and rests
     |   `-- ModelRejected            503  model_rejected       until someone mends it: no Retry-After
     |-- DeadlineExceeded             504  deadline_exceeded
     |-- ModelInvalid                 500  model_invalid        a model folder that must not be served
@@ -38,6 +39,7 @@ __all__ = [
     "FieldError",
     "GenerationFailed",
     "MethodNotAllowed",
+    "ModelFailing",
     "ModelInvalid",
     "ModelNotFound",
     "ModelRejected",
@@ -175,6 +177,19 @@ class ModelRejected(NotReady):
 
     code = "model_rejected"
     retry_after_s = None
+
+
+class ModelFailing(NotReady):
+    """The model failed again and again, and rests; come back after `retry_after_s` seconds."""
+
+    code = "model_failing"
+
+    def __init__(self, message: str, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (str(self), self.retry_after_s)
 
 
 class DeadlineExceeded(BrigantineError):

@@ -77,6 +77,9 @@ class Metrics:
             "model",
             "livemax",
         )
+        self.resting = make.gauge(
+            "model_resting", "1 for a model that failed too often and rests.", "model", "livemax"
+        )
         self.plugin_up = make.gauge(
             "plugin_up", "1 for a plugin that serves, 0 for one that was rejected.", "plugin", "livemin"
         )
@@ -119,6 +122,11 @@ class ModelMetrics:
         self._batch_rows = metrics.batch_rows.labels(model)
         self._in_flight = metrics.in_flight.labels(model)
         self._queue_rows = metrics.queue_rows.labels(model)
+        self._resting = metrics.resting.labels(model)
+
+    def resting(self, resting: bool) -> None:
+        """Whether the model rests."""
+        self._resting.set(resting)
 
     def begin(self) -> None:
         """A request has come."""

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -57,10 +57,14 @@ class Plugin(ABC, Generic[P]):
     """A slug; the same as the entry point's name in the group `brigantine.plugins`."""
     content: ClassVar[str]
     """What comes out: `image`, `text`, `audio`, or a new word."""
+    plural: ClassVar[str] = ""
+    """The word in its route, `POST /v1/<plural>/generations`; empty means `content` with an s."""
     types: ClassVar[tuple[str, ...]]
     """The MIME types that `render` can make, the default first."""
+    isolation: ClassVar[Literal["thread", "process"]] = "thread"
+    """`process`: the plugin and its models run beside the worker, in a process that may crash without it."""
     params: ClassVar[type[Params]]
-    """The class of this plugin's Params. Its fields may not be called model, n or seed: these are the host's."""
+    """The class of this plugin's Params. Names of the host's fields, such as `n` and `seed`, are taken."""
 
     def __init__(self, model: Model, session: Session) -> None:
         self.model = model

@@ -30,7 +30,7 @@ __all__ = [
 MAX_SEED = 2**53 - 1
 """The largest seed: the largest integer that every JSON reader gets back exactly (RFC 8259, section 6)."""
 
-RESERVED = frozenset({"model", "n", "seed"})
+RESERVED = frozenset({"model", "n", "output_format", "response_format", "seed", "stream"})
 """Field names that belong to the host; a plugin's Params may not use them."""
 
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from .cores import Cores
 from .errors import BrigantineError, NotReady, QueueFull
 from .media import Media
 from .request import Request
@@ -111,6 +112,8 @@ class _Work:
     """What a lane has been given and has not reported yet."""
 
     lane: Lane
+    core: int | None = None
+    """The core that it has taken for what it does."""
     puts: int = 0
     rows: int = 0
     """Rows that are in it, as far as we know."""
@@ -131,8 +134,8 @@ class Scheduler:
         queue_rows: the most rows of all jobs that are not over.
         queue_bytes: the most bytes of these.
         parallel: how many batches the device runs at once; waiting rows are divided by it.
-        wake_s: beside a busy lane another one is woken only for a request that lasts as long as this by itself:
-            threads of one process slow each other down.
+        cores: where a lane needs one to be woken beside a busy one.
+        wake_s: how long the request whose turn it is must last by itself for that.
         on_report: told what each batch brought.
     """
 
@@ -144,6 +147,7 @@ class Scheduler:
         queue_rows: int,
         queue_bytes: int = 2**30,
         parallel: int | None = None,
+        cores: Cores | None = None,
         wake_s: float = 0.0,
         on_report: Callable[[Report], None] = lambda report: None,
     ) -> None:
@@ -154,6 +158,7 @@ class Scheduler:
         self._queue_rows = queue_rows
         self._queue_bytes = queue_bytes
         self._parallel = parallel or len(lanes)
+        self._cores = cores
         self._wake_s = wake_s
         self._on_report = on_report
         self._queue: OrderedDict[Job, None] = OrderedDict()  # in order of arrival, and quick to leave
@@ -249,7 +254,7 @@ class Scheduler:
         ready = [work for work in self._works if work.lane.ready]
         idle = min((work for work in ready if not work.puts), key=_rows, default=None)
         busy = min((work for work in ready if work.puts), key=_rows, default=None)
-        if idle and (busy is None or self._wakes()):
+        if idle and (busy is None or self._wake(idle)):
             return idle
         return busy if busy and self._may_put_ahead(busy, share) else None
 
@@ -260,6 +265,14 @@ class Scheduler:
     def _share(self) -> int:
         """How many of the rows that wait one lane should take."""
         return math.ceil(self._waiting / self._parallel) if self._wakes() else self._waiting
+
+    def _wake(self, work: _Work) -> bool:
+        """Whether a lane may work beside a busy one; if so it has a core."""
+        if not self._wakes():
+            return False
+        if self._cores is not None:
+            work.core = self._cores.take()
+        return self._cores is None or work.core is not None
 
     def _wakes(self) -> bool:
         """Whether the request whose turn it is is worth several lanes."""
@@ -285,14 +298,22 @@ class Scheduler:
             work.jobs[job.number] = job, take + work.jobs.get(job.number, (job, 0))[1]
             if job.taken == job.rows:
                 del self._queue[job]
+        if self._cores is not None and work.core is None and not work.puts:
+            work.core = self._cores.take()  # so that others know; it works without one, too
         work.puts += 1
         work.lane.put(orders, list(gone), lambda report: self._told(work, report))
 
     def _told(self, work: _Work, report: Report) -> None:
         work.puts -= 1
+        if self._cores is not None and work.core is not None and not work.puts:
+            self._cores.give(work.core)
+            work.core = None
         self._on_report(report)
         for number, index, outcome in report.outcomes:
             self._settle(work, number, index, outcome)
+        if report.lost is not None:
+            for number in list(work.jobs):
+                self._settle(work, number, 0, report.lost)
         work.busy_s += report.busy_s
         if made := sum(isinstance(outcome, Made) for _, _, outcome in report.outcomes):
             self._measure(work.busy_s / made)

@@ -6,11 +6,11 @@ import difflib
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from .errors import SettingsInvalid
 from .session import Device, SessionOptions
@@ -35,6 +35,16 @@ def cores() -> int:
     except (OSError, ValueError):  # there is none: "max 100000"
         return allowed
     return max(1, min(allowed, math.ceil(quota / period)))
+
+
+def _split(value: object) -> object:
+    return (
+        tuple(filter(None, (word.strip() for word in value.split(",")))) if isinstance(value, str) else value
+    )
+
+
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+"""Names with commas between."""
 
 
 class Settings(BaseSettings):
@@ -66,8 +76,8 @@ class Settings(BaseSettings):
     """Processes that answer, each with every model. 0: one for each core, and one alone where a GPU can be used."""
     threads: int = Field(default_factory=lambda: min(cores(), _MOST_THREADS), ge=1, le=256)
     """How many batches each of them makes at a time on a CPU, from the preparation to the encoding."""
-    crew: bool = False
-    """Make batches in processes beside those that answer, as many as `threads`, which all models share."""
+    isolate: Names = ()
+    """Plugins whose models run in processes of their own, beside those that ask for it."""
     max_batch: int = Field(default=32, ge=1, le=4096)
     """The largest batch in rows; a model's own limit counts too."""
     max_n: int = Field(default=128, ge=1, le=4096)
@@ -84,6 +94,18 @@ class Settings(BaseSettings):
     """One log line for each request."""
     metrics: bool = True
     """Count and time every generation. Without it `/metrics` shows only what is in service."""
+    plugins_dir: Path | None = None
+    """A folder of plugins: `chime.py`, or a package `chime/`, is the plugin `chime`; their models lie in `models/`."""
+    plugins_allow: Names = ()
+    """The only plugins to import; empty for all."""
+    plugins_deny: Names = ()
+    """Plugins not to import."""
+    dev: bool = False
+    """One worker, which starts anew when a file in `plugins_dir` changes."""
+    load_timeout_s: float = Field(default=60.0, gt=0, le=3600)
+    """Seconds that importing a plugin, or loading and trying a model, may take before it is rejected."""
+    breaker_failures: int = Field(default=10, ge=0, le=1_000_000)
+    """Failures of a model in a row after which it rests for some seconds; 0 lets it go on."""
     strict: bool = False
     """Refuse to start when any plugin or model is rejected, instead of serving the others."""
 
@@ -92,6 +114,14 @@ class Settings(BaseSettings):
         if self.max_n > self.queue_rows:
             raise ValueError(
                 f"max_n is {self.max_n} and queue_rows {self.queue_rows}: such a request could never run"
+            )
+        if self.plugins_dir is not None and not self.plugins_dir.is_dir():
+            raise ValueError(
+                f"{_PREFIX}PLUGINS_DIR: expected a folder, got {self.plugins_dir}; make it, or unset the variable"
+            )
+        if self.dev and self.plugins_dir is None:
+            raise ValueError(
+                f"dev is set and no {_PREFIX}PLUGINS_DIR, whose changes it would follow; name that folder"
             )
         if self.require_gpu and self.device == "cpu":
             raise ValueError("device is cpu and require_gpu is set: no model could ever run")

@@ -108,6 +108,8 @@ class Report(NamedTuple):
     """Seconds in which the rows that joined were prepared."""
     busy_s: float
     """From taking it up to the last row rendered."""
+    lost: Fault | None = None
+    """Why every row that was in the lane is lost, if it is."""
 
 
 @dataclass(eq=False, slots=True)

@@ -4,7 +4,8 @@ Three places, the first that knows a name wins:
 
 1. the folders of `BRIGANTINE_MODELS_DIR`, one model in each sub-folder;
 2. BentoML's model store, where `brigantine models publish` puts them;
-3. the folder `models/` inside the package of an installed plugin: what a plugin brings along.
+3. the folder `models/` inside the package of an installed plugin: what a plugin brings along; and in
+   `BRIGANTINE_PLUGINS_DIR`, in a package or beside the files.
 """
 
 from __future__ import annotations
@@ -61,13 +62,14 @@ class Found(NamedTuple):
 class Store:
     """All models that can be found from here, by name."""
 
-    def __init__(self, folder: Path | None = None) -> None:
+    def __init__(self, folder: Path | None = None, plugins_dir: Path | None = None) -> None:
         self._folder = folder
+        self._plugins_dir = plugins_dir
 
     def find(self) -> dict[str, Found]:
         """Every model by name. Reads no graph; a broken model is found too, and refused when it is opened."""
         found: dict[str, Found] = {}
-        for place in (*self._in_folder(), *_in_bentoml(), *_in_plugins()):
+        for place in (*self._in_folder(), *_in_bentoml(), *_in_plugins(), *self._in_plugins_dir()):
             found.setdefault(place.name, place)
         return dict(sorted(found.items()))
 
@@ -91,6 +93,11 @@ class Store:
                 f"BRIGANTINE_MODELS_DIR: expected a folder, got {self._folder}; make it, or unset the variable"
             )
         yield from _models_below(self._folder, f"folder {self._folder}")
+
+    def _in_plugins_dir(self) -> Iterator[Found]:
+        if self._plugins_dir is not None:
+            for folder in (self._plugins_dir, *sorted(self._plugins_dir.iterdir())):
+                yield from _models_below(folder / "models", f"folder {folder}")
 
 
 def publish(folder: Path, name: str) -> str:

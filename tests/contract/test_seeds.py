@@ -2,7 +2,7 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_a_model_ships():
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_500_random_companies_change_no_bit(name: str):
-    plugin = Registry.load(Settings(), only=name).find(name).plugin
+    plugin = cast(Any, Registry.load(Settings(), only=name).find(name).loaded)
     assert plugin is not None
     rng = np.random.default_rng(0)
     pool = [
@@ -72,7 +72,10 @@ def test_a_model_that_its_company_sways_runs_each_row_alone(tmp_path: Path):
         answers = await asyncio.gather(*(engine.generate(model, {"seed": seed, "n": 8}) for seed in range(4)))
         return max(answer.batch_rows for answer in answers)
 
-    assert (engine.registry.find("swayed").invariant, engine.registry.find("tiny").invariant) == (False, True)
+    assert [cast(Any, engine.registry.find(name).facts).invariant for name in ("swayed", "tiny")] == [
+        False,
+        True,
+    ]
     assert asyncio.run(rows("tiny")) > 1
     assert asyncio.run(rows("swayed")) == 1
     engine.close()

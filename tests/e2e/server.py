@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +66,14 @@ def serving(home: Path, command: Sequence[str] = ("brigantine", "serve"), **env:
             yield server
         finally:
             _stop(process)
+
+
+def until(what: Callable[[], bool], patience_s: float = 20) -> bool:
+    """Whether `what` came true in time."""
+    deadline = time.monotonic() + patience_s
+    while not (true := what()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return true
 
 
 def _wait_until_ready(server: Server, patience_s: float = 60) -> None:

@@ -4,8 +4,6 @@ import os
 import re
 import socket
 import subprocess
-import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.e2e.server import BIN, Server, serving
+from tests.e2e.server import BIN, Server, serving, until
 from tests.tiny import tiny_model
 
 ROOT = Path(__file__).parents[2]
@@ -36,14 +34,6 @@ def metric(server: Server, sample: str) -> float:
     """The value of one sample of /metrics; 0 when there is none yet."""
     found = re.search(rf"^{re.escape(sample)} (\S+)$", httpx.get(f"{server.url}/metrics").text, re.M)
     return float(found[1]) if found else 0.0
-
-
-def until(what: Callable[[], bool], patience_s: float = 20) -> bool:
-    """Whether `what` came true in time."""
-    deadline = time.monotonic() + patience_s
-    while not (true := what()) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    return true
 
 
 def test_a_published_model_serves_after_a_restart(tmp_path: Path):

@@ -1,23 +1,26 @@
-"""A plugin that misbehaves in a process of the crew, by its label."""
+"""A plugin that misbehaves in a process of its own, by its label."""
 
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 from brigantine import Arrays, Media
 from brigantine_image import ImagePlugin
 
-DEADLY, UNSENDABLE, LARGE = 2, 1, "large"
+DEADLY, UNSENDABLE, LARGE, ENDLESS = 2, 1, "large", "endless"
 LARGE_BYTES = 5_000_000
 
 
 class Odd(ImagePlugin):
-    """Label 2 ends the process, 1 makes what cannot be pickled, and `large` makes much."""
+    """Label 2 ends the process, 1 makes what cannot be pickled, `large` makes much, and `endless` does not end."""
 
     def prepare(self, params: Any, rng: Any) -> Arrays:
         if params.label == DEADLY:
             os._exit(3)
+        if params.label == ENDLESS:
+            time.sleep(60)
         return super().prepare(
             params.model_copy(update={"label": 0 if params.label == LARGE else params.label}), rng
         )

@@ -75,8 +75,8 @@ def test_models_and_plugins_are_listed():
             "--out: expected a file in a folder that exists",
         ),
         (
-            ["generate", "--model", "tiny", "--out", "x.gif"],
-            "--out: expected a name that ends in .png, .webp, .jpg, or in none, got 'x.gif'",
+            ["generate", "--model", "tiny", "--out", "x.bmp"],
+            "--out: expected a name that ends in .png, .webp, .jpg, .gif, or in none, got 'x.bmp'",
         ),
         (
             ["models", "publish", "nowhere", "--name", "x"],

@@ -19,6 +19,8 @@ from hypothesis import HealthCheck, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from tests.service.toys import plugin_of
+
 
 def make(engine: Engine, **body: object):
     return asyncio.run(engine.generate("tiny", body))
@@ -75,7 +77,9 @@ def test_a_medium_of_another_type_can_be_asked_for(engine: Engine):
     [media] = asyncio.run(engine.generate("tiny", {}, "image/webp")).media
     assert (media.type, media.body[:4], media.body[8:12]) == ("image/webp", b"RIFF", b"WEBP")
 
-    with pytest.raises(NotAcceptable, match="makes image/png, image/webp, image/jpeg, not audio/wav"):
+    with pytest.raises(
+        NotAcceptable, match="makes image/png, image/webp, image/jpeg, image/gif, not audio/wav"
+    ):
         asyncio.run(engine.generate("tiny", {}, "audio/wav"))
 
 
@@ -97,7 +101,7 @@ def broken(message: str):
 
 @pytest.mark.parametrize("step", ["prepare", "render"])
 def test_what_a_plugin_raises_names_the_step(engine: Engine, monkeypatch: pytest.MonkeyPatch, step: str):
-    monkeypatch.setattr(engine.served("tiny").plugin, step, broken("by nought"))
+    monkeypatch.setattr(plugin_of(engine), step, broken("by nought"))
 
     with pytest.raises(GenerationFailed, match=rf"{step}\(\) raised ZeroDivisionError: by nought"):
         make(engine)
@@ -105,7 +109,7 @@ def test_what_a_plugin_raises_names_the_step(engine: Engine, monkeypatch: pytest
 
 @pytest.mark.parametrize("step", ["prepare", "render"])
 def test_the_deadline_covers_every_step(engine: Engine, monkeypatch: pytest.MonkeyPatch, step: str):
-    plugin = engine.served("tiny").plugin
+    plugin = plugin_of(engine)
     run = getattr(plugin, step)
     monkeypatch.setattr(plugin, step, lambda *args: time.sleep(0.5) or run(*args))
 
@@ -121,7 +125,7 @@ async def _within(engine: Engine, timeout_s: float) -> None:
 
 def test_rows_are_bounded_before_they_are_prepared(settings: Settings, monkeypatch: pytest.MonkeyPatch):
     engine = Engine.start(settings.model_copy(update={"queue_rows": 4, "threads": 1}), only="tiny")
-    plugin = engine.served("tiny").plugin
+    plugin = plugin_of(engine)
     run = plugin.prepare
     monkeypatch.setattr(plugin, "prepare", lambda *args: time.sleep(0.1) or run(*args))
 
@@ -142,7 +146,7 @@ def stuck(settings: Settings):
         settings.model_copy(update={"timeout_s": 0.2, "threads": 1, "queue_rows": 3}), only="tiny"
     )
     release = threading.Event()
-    plugin = engine.served("tiny").plugin
+    plugin = plugin_of(engine)
     plugin.generate = lambda batch: plugin.session.run(batch) if release.wait(30) else {}
     yield engine
     release.set()

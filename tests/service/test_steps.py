@@ -1,14 +1,39 @@
 """Content that is made in steps: rows join and leave between them, and nobody's company matters."""
 
 import asyncio
+from collections.abc import Callable, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
 from brigantine.errors import GenerationFailed
+from brigantine.scheduler import Scheduler
+from brigantine.station import Fault, Order, Report
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.service.toys import Speller, made, on_a_loop, scheduler, until, wanted
+
+
+class Fragile:
+    """A lane that a test reports for."""
+
+    ready = True
+
+    def __init__(self) -> None:
+        self.on_ready: Callable[[], None] = lambda: None
+        self.told: Callable[[Report], None] | None = None
+        self.orders: Sequence[Order] = ()
+
+    def put(self, orders: Sequence[Order], gone: Sequence[int], told: Callable[[Report], None]) -> None:
+        self.orders, self.told = orders, told
+
+    def report(self, report: Report) -> None:
+        told, self.told = self.told, None
+        assert told is not None
+        told(report)
+
+    def close(self) -> None:
+        pass
 
 
 def total(value: int) -> float:
@@ -148,3 +173,21 @@ async def test_a_step_that_raises_costs_only_the_request_that_makes_it():
         assert made(job) == [total(value)] * 2
     one.close()
     assert [state.value for state in speller.left] == [7, 7]
+
+
+@on_a_loop
+async def test_a_lane_that_is_lost_fails_what_ran_between_steps_and_goes_on():
+    lane = Fragile()
+    one = Scheduler([lane], max_batch=4, queue_rows=100)
+    running, waiting = wanted(9), wanted(2)
+    one.submit(running)
+    await until(lambda: lane.told)
+    lane.report(Report([], [], 0.0, 0.1))  # its first step is done, and it runs on
+    one.submit(waiting)
+    await until(lambda: lane.told)
+    lane.report(Report([], [], 0.0, 0.0, Fault(GenerationFailed("it ended"), "")))
+
+    with pytest.raises(GenerationFailed, match="it ended"):
+        await running.done
+    await until(lambda: lane.told)
+    assert [order.job for order in lane.orders] == [waiting.number]

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 
 import numpy as np
 from brigantine import Arrays, Done, Media, Params, Plugin
+from brigantine.engine import Engine
 from brigantine.errors import BadRequest
 from brigantine.lane import ThreadLane
 from brigantine.request import derive_seed
@@ -117,11 +118,16 @@ def made(job: Job) -> list[float]:
     return [float(media.body) for media in job.media]
 
 
+def plugin_of(engine: Engine, model: str = "tiny") -> Any:
+    """The plugin that serves a model in this process."""
+    return engine.registry.models[model].loaded
+
+
 def wanted(value: int, rows: int = 1, seed: int = 0, size: int = 0) -> Job:
     return Job({"value": value}, None, seed, "text/plain", rows, size)
 
 
-def scheduler(plugin: Toy, threads: int = 1, **options: float) -> Scheduler:
+def scheduler(plugin: Toy, threads: int = 1, **options: Any) -> Scheduler:
     """A scheduler with lanes in threads."""
     lanes = [ThreadLane(Station(cast("Plugin[Any]", plugin), 1000)) for _ in range(threads)]
     return Scheduler(lanes, **{"max_batch": 8, "queue_rows": 1000} | options)  # type: ignore[arg-type]

@@ -9,8 +9,9 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
+from ..discovery import PluginRecord, plural_of
 from ..errors import NotFound, NotReady, PluginNotFound
-from ..registry import PluginRecord, Registry
+from ..registry import Registry
 from .http import Json, engine_of
 from .openapi import document
 from .routes import Route
@@ -34,13 +35,13 @@ async def livez(request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """Every model that can be served has run its warm-up, and there is at least one."""
     registry = engine_of(request).registry
-    serving = {name: record.plugin.session for name, record in registry.models.items() if record.plugin}
+    serving = {name: record.facts for name, record in registry.models.items() if record.facts}
     rejected = {name: record.reason for name, record in registry.models.items() if record.state == "rejected"}
     if not serving:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in rejected.items())
         raise NotReady(f"no model can be served: {reasons or 'none was found; publish one and restart'}")
-    devices = {name: session.device for name, session in serving.items()}
-    fallbacks = [name for name, session in serving.items() if session.fell_back]
+    devices = {name: facts.device for name, facts in serving.items()}
+    fallbacks = [name for name, facts in serving.items() if facts.fell_back]
     return Json({"status": "ready", "models": devices, "gpu_fallback": fallbacks, "rejected": rejected})
 
 
@@ -118,9 +119,10 @@ def _plugin(record: PluginRecord, registry: Registry) -> dict[str, object]:
         "object": "plugin",
         "state": record.state,
         "reason": record.reason or None,
-        "distribution": record.distribution,
-        "version": record.version,
+        "distribution": record.origin.distribution,
+        "version": record.origin.version,
         "content": plugin.content if plugin else None,
+        "route": f"/v1/{plural_of(plugin)}/generations" if plugin else None,
         "types": list(plugin.types) if plugin else [],
         "params": plugin.params.model_json_schema() if plugin else None,
         "models": [

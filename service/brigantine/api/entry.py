@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..engine import Engine
 from ..errors import BrigantineError
-from . import admin, native, openai
+from . import admin, generations, native
 from .http import error_response
 from .routes import Router
 
@@ -50,7 +50,7 @@ class Entry:
     def __init__(self, app: ASGIApp, host: Host) -> None:
         self._app = app
         self._host = host
-        self._router = Router([*admin.routes(), *native.routes(), *openai.routes()])
+        self._router = Router([*admin.routes(), *native.routes(), *generations.routes()])
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

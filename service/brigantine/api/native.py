@@ -59,7 +59,7 @@ def routes() -> list[Route]:
 
 
 def _model(record: ModelRecord) -> dict[str, Any]:
-    assert record.model is not None and record.plugin is not None, "only models in service are shown"
+    assert record.model and record.plugin and record.facts, "only models in service are shown"
     manifest = record.model.manifest
     return {
         "id": record.name,
@@ -69,17 +69,18 @@ def _model(record: ModelRecord) -> dict[str, Any]:
         "content": record.plugin.content,
         "plugin": record.plugin.name,
         "digest": record.model.digest,
-        "device": record.plugin.session.device,
+        "device": record.facts.device,
     }
 
 
 def _seeds(record: ModelRecord) -> dict[str, Any]:
     """What a seed guarantees, and what was seen at the start."""
+    assert record.facts is not None, "only models in service are shown"
     return {
         "guarantee": "the same digest, params and seed give the same bytes, in any batch, at any position, in any "
         "process, on the same kind of device",
-        "batched": record.invariant,
-        "tried_batch": record.tried_batch,
+        "batched": record.facts.invariant,
+        "tried_batch": record.facts.tried_batch,
     }
 
 

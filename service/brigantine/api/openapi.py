@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from importlib.metadata import version
 from typing import Any
 
+from ..discovery import plural_of
 from ..engine import Engine, Served
-from .openai import ImagesBody
+from .generations import WITHOUT_EFFECT, GenerationsBody
 
 __all__ = ["document"]
 
@@ -31,7 +33,7 @@ _ERROR: dict[str, Any] = {
 
 def document(engine: Engine) -> dict[str, Any]:
     """OpenAPI 3.1 for this engine: the fixed routes, and one typed route for each model."""
-    served = [engine.served(name) for name, record in engine.registry.models.items() if record.plugin]
+    served = [engine.served(name) for name, record in engine.registry.models.items() if record.loaded]
     paths: dict[str, Any] = {
         "/v1/models": _get("models", "List the models in service."),
         "/v1/models/{model}": _get("models", "Show one model: labels, tensors, scores, training.", "model"),
@@ -42,11 +44,13 @@ def document(engine: Engine) -> dict[str, Any]:
         "/metrics": {"get": _get("health", "Prometheus metrics.")["get"] | _responses(("text/plain",))},
     }
     schemas: dict[str, Any] = {"Error": _ERROR}
+    requests: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for one in served:
-        paths[f"/v1/models/{one.record.name}/generate"] = _generate(one, _schema(one, schemas))
-    images = [one for one in served if one.plugin.content == "image"]
-    if images:
-        paths["/v1/images/generations"] = _images([_schema(one, schemas) for one in images])
+        schema = _schema(one, schemas)
+        paths[f"/v1/models/{one.record.name}/generate"] = _generate(one, schema)
+        requests[plural_of(one.plugin)].append(schema)
+    for plural, several in requests.items():
+        paths[f"/v1/{plural}/generations"] = _generations(plural, several)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Brigantine", "version": version("brigantine")},
@@ -84,13 +88,14 @@ def _generate(served: Served, schema: dict[str, Any]) -> dict[str, Any]:
     return {"post": _post(served.plugin.content, summary, schema, types)}
 
 
-def _images(requests: list[dict[str, Any]]) -> dict[str, Any]:
-    """OpenAI's fields, and beside them every Params field of any model that makes images."""
-    schema = ImagesBody.model_json_schema()
-    for request in requests:
-        schema["properties"] = request["properties"] | schema["properties"]
-    summary = "Generate images, as OpenAI's images API does."
-    return {"post": _post("image", summary, schema, ("application/json",))}
+def _generations(plural: str, requests: list[dict[str, Any]]) -> dict[str, Any]:
+    """OpenAI's fields, and beside them every Params field of any model that makes this content."""
+    schema = GenerationsBody.model_json_schema()
+    ignored = {name: {"description": "Taken, without effect."} for name in WITHOUT_EFFECT}
+    params = {name: field for request in requests for name, field in request["properties"].items()}
+    schema["properties"] = ignored | params | schema["properties"]
+    summary = f"Generate {plural} in the shape of OpenAI's images API."
+    return {"post": _post(plural, summary, schema, ("application/json",))}
 
 
 def _post(tag: str, summary: str, schema: dict[str, Any], types: tuple[str, ...]) -> dict[str, Any]:

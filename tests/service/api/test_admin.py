@@ -2,6 +2,7 @@ import re
 
 from brigantine.api import Host
 from brigantine.registry import ModelRecord
+from brigantine_image import ImageParams
 from starlette.testclient import TestClient
 
 
@@ -29,7 +30,7 @@ def test_plugins_are_listed_with_their_models(client: TestClient):
     [plugin] = client.get("/v1/plugins").json()["data"]
 
     assert (plugin["id"], plugin["state"], plugin["content"]) == ("image", "serving", "image")
-    assert plugin["params"]["properties"].keys() == {"label", "prompt"}
+    assert plugin["params"]["properties"].keys() == ImageParams.model_fields.keys()
     assert [model["id"] for model in plugin["models"]] == ["tiny"]
 
 
@@ -57,7 +58,7 @@ def test_openapi_lists_the_params_of_every_model(client: TestClient):
         "application/json"
     ]
     theirs = document["paths"]["/v1/images/generations"]["post"]["requestBody"]["content"]["application/json"]
-    assert native["schema"]["properties"].keys() == {"label", "prompt", "n", "seed"}
+    assert native["schema"]["properties"].keys() == ImageParams.model_fields.keys() | {"n", "seed"}
     assert theirs["schema"]["properties"].keys() > {"label", "prompt", "n", "seed", "model", "size"}
     assert document["openapi"] == "3.1.0"
     assert "text/plain" in document["paths"]["/metrics"]["get"]["responses"]["200"]["content"]

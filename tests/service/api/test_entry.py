@@ -5,6 +5,8 @@ from brigantine.api import Entry, Host
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from tests.service.toys import plugin_of
+
 
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
@@ -74,7 +76,7 @@ def test_what_a_plugin_raises_is_in_the_log_under_the_requests_id(
     client: TestClient, host: Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
     assert host.engine is not None
-    monkeypatch.setattr(host.engine.served("tiny").plugin, "render", lambda *args: 1 / 0)
+    monkeypatch.setattr(plugin_of(host.engine), "render", lambda *args: 1 / 0)
 
     answer = client.post("/v1/models/tiny/generate", json={}, headers={"x-request-id": "mine"})
 

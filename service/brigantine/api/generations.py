@@ -1,0 +1,116 @@
+"""`POST /v1/<plural>/generations`: any content in the shape of OpenAI's images route, for clients that people have.
+
+https://platform.openai.com/docs/api-reference/images/create. `seed` and the plugin's own Params (`label`)
+travel beside the standard fields: `extra_body={"seed": 7, "label": 7}` in the official client.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictStr
+from starlette.requests import Request
+from starlette.responses import Response
+
+from ..engine import Engine, Generation, Served
+from ..errors import BadParams, FieldError
+from ..request import parse
+from .http import Json, b64, engine_of, generate, read_object, server_timing
+from .routes import Route
+
+__all__ = ["WITHOUT_EFFECT", "GenerationsBody", "routes"]
+
+WITHOUT_EFFECT = (
+    "background", "moderation", "output_compression", "partial_images", "prompt", "quality", "safety_identifier",
+    "size", "style", "user",
+)  # fmt: skip
+"""OpenAI's fields that are taken and change nothing, where the plugin's Params have none of that name."""
+
+
+class GenerationsBody(BaseModel):
+    """OpenAI's part of a request. All other fields are the plugin's Params, with `n` and `seed`."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    model: StrictStr | None = Field(
+        None, max_length=256, description="A model that makes this content. Absent or empty: the default."
+    )
+    output_format: StrictStr | None = Field(
+        default=None,
+        max_length=80,
+        description="The second word of a media type that the model makes, such as png.",
+    )
+    response_format: Literal["b64_json"] | None = Field(
+        None, description="What is made comes in the answer, not by URL."
+    )
+    stream: Literal[False] | None = Field(default=None, description="One answer, no stream.")
+
+
+async def generations(request: Request) -> Response:
+    engine = engine_of(request)
+    content = engine.registry.content(request.path_params["plural"])
+    sent, size = await read_object(request, engine.settings)
+    body = parse(GenerationsBody, sent)
+    served = _model(engine, content, body.model)
+    media_type = _media_type(served, body.output_format)
+    params = _params(served, body.model_extra or {})
+    generation = await generate(request, served, params, size, media_type, also=GenerationsBody.model_fields)
+    return _answer(generation, media_type)
+
+
+def routes() -> list[Route]:
+    return [Route("/v1/{plural}/generations", generations, "POST")]
+
+
+def _model(engine: Engine, content: str, name: str | None) -> Served:
+    """The model asked for; absent or empty means the default.
+
+    Raises:
+        ModelNotFound: there is no such model.
+        BadParams: it makes other content.
+    """
+    served = engine.served(name or engine.registry.default(content, engine.settings.default_model))
+    if served.plugin.content != content:
+        got = f"{name!r}, which makes {served.plugin.content}"
+        raise BadParams([FieldError("model", f"a model that makes {content}", got)])
+    return served
+
+
+def _params(served: Served, fields: dict[str, Any]) -> dict[str, Any]:
+    """The plugin's part. OpenAI's optional fields may be null, and its clients always send a prompt."""
+    known = served.request.model_fields
+    return {
+        name: value
+        for name, value in fields.items()
+        if not (value is None if name in known else name in WITHOUT_EFFECT)
+    }
+
+
+def _media_type(served: Served, output_format: str | None) -> str:
+    types = served.plugin.types
+    if output_format is None:
+        return types[0]
+    formats = {kind.partition("/")[2]: kind for kind in reversed(types)}  # the first of equals
+    if output_format not in formats:
+        expected = f"one of {', '.join(kind.partition('/')[2] for kind in types)}"
+        raise BadParams([FieldError("output_format", expected, repr(output_format))])
+    return formats[output_format]
+
+
+def _answer(generation: Generation, media_type: str) -> Response:
+    data: list[dict[str, Any]] = []
+    for seed, media in zip(generation.seeds, generation.media, strict=True):
+        item: dict[str, Any] = {"b64_json": b64(media), "seed": seed, **media.info}
+        if "label" in media.info:
+            item["revised_prompt"] = media.info["label"]  # what was drawn, where OpenAI says what it drew
+        data.append(item)
+    answer: dict[str, Any] = {
+        "id": generation.id,
+        "created": generation.created,
+        "model": generation.model,
+        "data": data,
+        "output_format": media_type.partition("/")[2],
+    }
+    if size := generation.media[0].info.get("size"):
+        answer["size"] = size
+    return Json(answer, headers=server_timing(generation))

@@ -1,0 +1,58 @@
+"""The cores of a machine, as all workers of a service share them.
+
+A worker makes one batch of a model whenever there is something to do. It makes a second one beside that only with a
+core that no worker uses: so a large request, or a busy worker, has what the others leave idle, and no core has two
+batches to switch between. A core is a byte of a file, and who uses it holds the lock on it, which the kernel takes back
+from a process that dies (fcntl(2), "Advisory record locking").
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+__all__ = ["Cores"]
+
+
+class Cores:
+    """Some cores. Belongs to one event loop.
+
+    Args:
+        count: how many there are.
+        file: where the workers of this service lock them; None when there is no other worker.
+    """
+
+    def __init__(self, count: int, file: Path | None = None) -> None:
+        self._count = count
+        self._file = None if file is None else os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+        self._mine: set[int] = set()
+
+    def take(self) -> int | None:
+        """A core that nobody uses; None when there is none. `give` it back."""
+        for core in range(self._count):
+            if core not in self._mine and self._lock(core):
+                self._mine.add(core)
+                return core
+        return None
+
+    def give(self, core: int) -> None:
+        """A core that `take` has returned is free."""
+        self._mine.remove(core)
+        if self._file is not None:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, core)
+
+    def close(self) -> None:
+        """Give all back."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _lock(self, core: int) -> bool:
+        if self._file is None:
+            return True
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, core)
+        except BlockingIOError:
+            return False
+        return True

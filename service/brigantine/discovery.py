@@ -1,0 +1,228 @@
+"""Discovery: the plugins that are installed, and those in a folder of files, each held against the contract.
+
+An installed one is an entry point of the group `brigantine.plugins`. In the folder `BRIGANTINE_PLUGINS_DIR` a file
+`chime.py`, or a package `chime/`, offers the plugin called `chime`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import sys
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar, cast
+
+from .contract import violations
+from .errors import BrigantineError, PluginInvalid
+from .plugin import Plugin
+from .settings import Settings
+from .store import PLUGIN_GROUP
+
+__all__ = ["AnyPlugin", "Origin", "PluginRecord", "discover", "load_file", "plural_of", "reason_of", "within"]
+
+log = logging.getLogger(__name__)
+
+AnyPlugin = Plugin[Any]
+T = TypeVar("T")
+
+_MODULE = "brigantine_plugins_dir"
+"""Files of the folder are imported below this name, where they meet no installed module."""
+
+
+class Origin(NamedTuple):
+    """Where a plugin's class comes from; another process can load it again."""
+
+    name: str
+    target: str
+    """The entry point's `module:attribute`, or the file's path."""
+    distribution: str
+    """What was installed with it, or the folder's file."""
+    version: str = ""
+    in_folder: bool = False
+
+    def load(self) -> type[AnyPlugin]:
+        """Import it, and hold it against the contract.
+
+        Raises:
+            PluginInvalid: it breaks rules; names every one.
+            BaseException: whatever the import raises.
+        """
+        loaded = load_file(self) if self.in_folder else _entry(self).load()
+        if broken := violations(loaded, self.name):
+            raise PluginInvalid("; ".join(map(str, broken)))
+        return cast("type[AnyPlugin]", loaded)
+
+
+@dataclass(frozen=True)
+class PluginRecord:
+    """One plugin that was found: checked, or refused with a reason."""
+
+    origin: Origin
+    plugin: type[AnyPlugin] | None = None
+    reason: str = ""
+    """Why it cannot be used, or why none of its models can."""
+    disabled: bool = False
+    """Whether the settings leave it out; it has not been imported."""
+
+    @property
+    def name(self) -> str:
+        return self.origin.name
+
+    @property
+    def state(self) -> Literal["serving", "rejected", "disabled"]:
+        if self.disabled:
+            return "disabled"
+        return "rejected" if self.reason else "serving"
+
+
+def discover(settings: Settings) -> dict[str, PluginRecord]:
+    """Every plugin by name. One that fails, or takes too long, is rejected; the others are not touched by that."""
+    offers: defaultdict[str, list[Origin]] = defaultdict(list)
+    for origin in (*_installed(), *_in_folder(settings.plugins_dir)):
+        offers[origin.name].append(origin)
+    records: dict[str, PluginRecord] = {}
+    for name in sorted(offers):
+        records[name] = _agreeing(_checked(offers[name], settings), records.values())
+    for name in (*settings.plugins_allow, *settings.plugins_deny):
+        if name not in records:
+            origin = Origin(name, "", "none")
+            why = "named in BRIGANTINE_PLUGINS_ALLOW or _DENY, but there is none; install it, or take it out there"
+            records[name] = PluginRecord(origin, reason=why)
+    return records
+
+
+def plural_of(plugin: type[AnyPlugin]) -> str:
+    """The word in its route `POST /v1/<plural>/generations`."""
+    return plugin.plural or f"{plugin.content}s"
+
+
+def reason_of(error: BaseException) -> str:
+    """What a record says about why something failed."""
+    if isinstance(error, BrigantineError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
+        return f"{error}; install what provides it, where this service is installed"
+    return f"{type(error).__name__}: {error}"
+
+
+def within(limit_s: float, what: str, call: Callable[[], T]) -> T:
+    """What `call` returns or raises, if it ends in time.
+
+    Python cannot stop a thread: one that does not end is left behind, and ends with the service.
+
+    Raises:
+        PluginInvalid: it does not end in time, or wants to end the process.
+    """
+    ended: list[tuple[bool, Any]] = []
+
+    def run() -> None:
+        try:
+            ended.append((True, call()))
+        except BaseException as error:  # SystemExit too: a plugin must not end the service
+            ended.append((False, error))
+
+    thread = threading.Thread(target=run, name=what, daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    if not ended:
+        raise PluginInvalid(
+            f"{what} did not end within {limit_s:g} s (BRIGANTINE_LOAD_TIMEOUT_S); find out what it waits for"
+        )
+    [(good, value)] = ended
+    if good:
+        return value
+    if isinstance(value, Exception):
+        raise value
+    raise PluginInvalid(f"{what} raised {type(value).__name__}: {value}; a plugin must not end the service")
+
+
+def _installed() -> Iterator[Origin]:
+    for entry in metadata.entry_points(group=PLUGIN_GROUP):
+        distribution, version = (entry.dist.name, entry.dist.version) if entry.dist else ("unknown", "")
+        yield Origin(entry.name, entry.value, distribution, version)
+
+
+def _in_folder(folder: Path | None) -> Iterator[Origin]:
+    if folder is None:
+        return
+    for path in sorted(folder.iterdir()):
+        file = path / "__init__.py" if path.is_dir() else path
+        if file.suffix == ".py" and file.is_file() and path.name[0] not in "._":
+            yield Origin(path.stem, str(file.absolute()), str(path), in_folder=True)
+
+
+def _entry(origin: Origin) -> metadata.EntryPoint:
+    return metadata.EntryPoint(origin.name, origin.target, PLUGIN_GROUP)
+
+
+def load_file(origin: Origin) -> type[AnyPlugin]:
+    """The class in a file whose name is the file's; without one, the only Plugin that it defines.
+
+    Raises:
+        PluginInvalid: there is none, or more than one.
+        BaseException: whatever the import raises.
+    """
+    module_name = f"{_MODULE}.{origin.name}"
+    file = Path(origin.target)
+    package = [str(file.parent)] if file.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(module_name, file, submodule_search_locations=package)
+    assert spec is not None and spec.loader is not None, "a file that ends in .py has a loader"
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    defined: list[type[AnyPlugin]] = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Plugin) and value.__module__.startswith(module_name)
+    ]
+    named = [one for one in defined if getattr(one, "name", None) == origin.name] or defined
+    if len(named) == 1:
+        return named[0]
+    got = ", ".join(one.__qualname__ for one in named) or "no class derived from brigantine.Plugin"
+    raise PluginInvalid(
+        f"{file.name}: expected one Plugin with name = {origin.name!r}, got {got}; define one there"
+    )
+
+
+def _checked(origins: Sequence[Origin], settings: Settings) -> PluginRecord:
+    origin = origins[0]
+    if origin.name in settings.plugins_deny:
+        return PluginRecord(origin, reason="left out by BRIGANTINE_PLUGINS_DENY", disabled=True)
+    if settings.plugins_allow and origin.name not in settings.plugins_allow:
+        return PluginRecord(origin, reason="not named in BRIGANTINE_PLUGINS_ALLOW", disabled=True)
+    if len(origins) > 1:
+        names = " and ".join(other.distribution for other in origins)
+        why = f"the name {origin.name!r} is offered by {names}; remove or rename all of these but one"
+        return PluginRecord(origin, reason=why)
+    try:
+        plugin = within(settings.load_timeout_s, f"importing the plugin {origin.name}", origin.load)
+    except Exception as error:
+        return PluginRecord(origin, reason=f"{origin.distribution}: {reason_of(error)}")
+    return PluginRecord(origin, plugin)
+
+
+def _agreeing(record: PluginRecord, others: Iterator[PluginRecord] | Any) -> PluginRecord:
+    """The record, rejected when its content and its route are not as those of one before it."""
+    if record.plugin is None:
+        return record
+    mine = record.plugin.content, plural_of(record.plugin)
+    for other in others:
+        if other.plugin is None:
+            continue
+        theirs = other.plugin.content, plural_of(other.plugin)
+        if (mine[0] == theirs[0]) != (mine[1] == theirs[1]):
+            why = (
+                f"{record.origin.distribution}: content and plural: expected {theirs} as those of the plugin "
+                f"{other.name}, or others, got {mine}; give one content one plural"
+            )
+            return PluginRecord(record.origin, reason=why)
+    return record

@@ -1,0 +1,110 @@
+"""The warm-up: a model's first rows, which show what its plugin's class does not.
+
+It runs where the model will run: in the worker, or in a process of the model's own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+
+from .errors import PluginInvalid
+from .media import Media
+from .model import Arrays
+from .plugin import Done, Plugin
+from .request import prepare_row, request_type
+
+__all__ = ["Facts", "warm_up"]
+
+_PATIENCE_S = 1.0
+"""How long a model is tried with larger and larger batches."""
+_MOST_STEPS = 100_000
+
+
+class Facts(NamedTuple):
+    """What the warm-up has shown."""
+
+    device: str
+    """Where the graph runs: `tensorrt`, `cuda` or `cpu`."""
+    fell_back: bool
+    """Whether a GPU was there to be had, and the CPU runs."""
+    invariant: bool
+    """Whether a row had the same bits alone and in every batch that was tried."""
+    tried_batch: int
+    """The largest batch that was tried, in rows."""
+
+
+def warm_up(plugin: Plugin[Any], max_batch: int) -> Facts:
+    """Two rows of default Params through the whole journey, in every media type, and then larger and larger batches.
+
+    Args:
+        plugin: with its model loaded.
+        max_batch: the most rows to try; the model's own limit counts too.
+
+    Raises:
+        PluginInvalid: it breaks the contract.
+        Exception: whatever it raises.
+    """
+    _render(plugin)
+    invariant, tried = _invariant(plugin, min(max_batch, plugin.model.manifest.max_batch))
+    return Facts(plugin.session.device, plugin.session.fell_back, invariant, tried)
+
+
+def _render(plugin: Plugin[Any]) -> None:
+    params = request_type(plugin.params, "WarmUp", max_n=2)()
+    finished, _ = _finish(plugin, [prepare_row(plugin, params, seed) for seed in (0, 1)])
+    for media_type in plugin.types:
+        media = cast(object, plugin.render(finished, params, media_type))
+        if not isinstance(media, Media) or media.type.partition(";")[0] != media_type:
+            got = media.type if isinstance(media, Media) else repr(media)[:80]
+            raise PluginInvalid(
+                f"{plugin.name}.render(): expected Media of the type asked for, {media_type}, got {got}; return "
+                "Media(media_type, body)"
+            )
+
+
+def _finish(plugin: Plugin[Any], rows: Sequence[Arrays]) -> list[Arrays]:
+    """Step all rows, prepared, until each is done."""
+    states: dict[int, Any] = dict(enumerate(rows))
+    done: dict[int, Arrays] = {}
+    for _ in range(_MOST_STEPS):
+        if not states:
+            return [done[index] for index in range(len(rows))]
+        stepped = plugin.step(list(states.values()))
+        if len(stepped) != len(states):
+            raise PluginInvalid(
+                f"{plugin.name}.step(): expected a state for each of {len(states)} rows, got {len(stepped)}; return "
+                "one for each, in their order"
+            )
+        after = dict(zip(states, stepped, strict=True))
+        done |= {index: state.row for index, state in after.items() if isinstance(state, Done)}
+        states = {index: state for index, state in after.items() if not isinstance(state, Done)}
+    raise PluginInvalid(
+        f"{plugin.name}.step(): expected Done within {_MOST_STEPS} steps, got none; return Done(row) at the end"
+    )
+
+
+def _invariant(plugin: Plugin[Any], max_batch: int) -> tuple[bool, int]:
+    """Whether a row's bits are the same alone and in a batch, and the largest batch that was tried.
+
+    Batches of 1, 2, 4 ... and the largest are tried, until a second has passed.
+    """
+    params = request_type(plugin.params, "WarmUp", max_n=1)()
+    alone: list[Arrays] = []
+    tried, begin = 0, time.perf_counter()
+    for size in [*(1 << power for power in range((max_batch - 1).bit_length())), max_batch]:
+        if tried >= 2 and time.perf_counter() - begin > _PATIENCE_S:
+            break
+        rows = [prepare_row(plugin, params, seed) for seed in range(size)]
+        alone += [_finish(plugin, [row])[0] for row in rows[len(alone) :]]
+        tried = size
+        if not all(map(_same, _finish(plugin, rows), alone)):
+            return False, tried
+    return True, tried
+
+
+def _same(one: Arrays, other: Arrays) -> bool:
+    return all(np.array_equal(one[name], other[name]) for name in one)

@@ -1,0 +1,116 @@
+"""A model that fails again and again rests, and comes back."""
+
+from collections.abc import Callable
+
+import pytest
+from brigantine.breaker import Breaker
+from brigantine.errors import BadRequest, GenerationFailed, ModelFailing
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def tries(breaker: Breaker, error: Exception | None = None) -> str:
+    """What a request sees."""
+    try:
+        with breaker:
+            if error is not None:
+                raise error
+    except ModelFailing:
+        return "refused"
+    except Exception:
+        return "failed"
+    return "made"
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def shown() -> list[bool]:
+    return []
+
+
+@pytest.fixture
+def breaker(clock: Callable[[], float], shown: list[bool]) -> Breaker:
+    return Breaker("tiny", 3, shown.append, clock)
+
+
+BROKEN = GenerationFailed("by nought")
+
+
+def test_failures_in_a_row_make_it_rest_and_a_probe_brings_it_back(
+    breaker: Breaker, clock: Clock, shown: list[bool]
+):
+    assert [tries(breaker, BROKEN) for _ in range(4)] == ["failed"] * 3 + ["refused"]
+    assert shown == [True]
+    clock.now += 1.01
+    assert tries(breaker) == "made"
+    assert [tries(breaker, BROKEN), tries(breaker)] == ["failed", "made"], "it counts anew"
+    assert shown == [True, False]
+
+
+def test_one_request_at_a_time_probes(breaker: Breaker, clock: Clock):
+    for _ in range(3):
+        tries(breaker, BROKEN)
+    clock.now += 1.01
+    with breaker:
+        assert tries(breaker) == "refused"
+    assert tries(breaker) == "made"
+
+
+def test_a_probe_that_fails_makes_it_rest_longer_and_one_that_says_nothing_is_followed_by_another(
+    breaker: Breaker, clock: Clock
+):
+    for _ in range(3):
+        tries(breaker, BROKEN)
+    clock.now += 1.01
+    assert tries(breaker, BadRequest("no JSON")) == "failed"
+    assert tries(breaker, BROKEN) == "failed"
+    clock.now += 1.5
+    assert tries(breaker) == "refused", "for two seconds now"
+    clock.now += 0.6
+    assert tries(breaker) == "made"
+
+
+def test_the_refusal_says_when_to_come_back(breaker: Breaker):
+    for _ in range(3):
+        tries(breaker, BROKEN)
+
+    with pytest.raises(
+        ModelFailing, match="'tiny' failed 3 times in a row and rests; try again in 1 s"
+    ) as caught:
+        breaker.__enter__()
+    assert (caught.value.status, caught.value.retry_after_s) == (503, 1.0)
+
+
+def test_successes_between_and_what_clients_get_wrong_do_not_count(breaker: Breaker):
+    for _ in range(5):
+        assert [tries(breaker, BROKEN), tries(breaker, BROKEN), tries(breaker)] == [
+            "failed",
+            "failed",
+            "made",
+        ]
+    assert [tries(breaker, BadRequest("no JSON")) for _ in range(9)] == ["failed"] * 9
+    assert tries(breaker) == "made"
+
+
+def test_late_failures_of_what_ran_before_do_not_prolong_the_rest(breaker: Breaker, clock: Clock):
+    for _ in range(3):
+        tries(breaker, BROKEN)
+    for _ in range(5):
+        breaker.__exit__(GenerationFailed, BROKEN, None)
+    clock.now += 1.01
+    assert tries(breaker) == "made"
+
+
+def test_without_a_limit_it_never_rests(clock: Clock):
+    breaker = Breaker("tiny", 0, lambda resting: None, clock)
+
+    assert [tries(breaker, BROKEN) for _ in range(100)] == ["failed"] * 100

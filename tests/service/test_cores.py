@@ -1,0 +1,78 @@
+"""Cores are shared by all workers, and come back from one that dies."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from brigantine.cores import Cores
+
+from tests.e2e.server import until
+from tests.service.toys import Toy, on_a_loop, scheduler, wanted
+from tests.service.toys import until as soon
+
+# Another worker: takes all cores, says which, and waits for the end of its input.
+WORKER = """
+import sys
+from pathlib import Path
+from brigantine.cores import Cores
+
+cores = Cores(3, Path(sys.argv[1]))
+print([cores.take() for _ in range(4)], flush=True)
+sys.stdin.read()
+"""
+
+
+def test_each_core_is_taken_once_and_can_be_given_back(tmp_path: Path):
+    for cores in (Cores(2), Cores(2, tmp_path / "cores")):
+        taken = [cores.take(), cores.take(), cores.take()]
+        assert taken == [0, 1, None]
+        cores.give(0)
+        assert [cores.take(), cores.take()] == [0, None]
+        cores.close()
+
+
+def test_another_worker_has_what_is_left_and_its_cores_come_back_when_it_is_killed(tmp_path: Path):
+    cores = Cores(3, tmp_path / "cores")
+    assert cores.take() == 0
+    worker = subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(tmp_path / "cores")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "[1, 2, None, None]\n"
+        assert cores.take() is None
+    finally:
+        worker.kill()
+        worker.communicate()
+    assert until(lambda: cores.take() is not None, 5)
+
+
+@on_a_loop
+async def test_a_second_batch_waits_for_a_core_that_nobody_uses():
+    cores = Cores(2)
+    others = cores.take()
+    assert others is not None
+    toy = Toy()
+    toy.gate.clear()
+    one = scheduler(toy, 2, cores=cores)
+    first, second = wanted(0), wanted(1)
+    one.submit(first)
+    await soon(toy.entered.is_set)
+    one.submit(second)
+    await soon(lambda: not one._feeding)
+    assert [work.puts for work in one._works] == [1, 0]
+
+    cores.give(others)
+    third = wanted(2)
+    one.submit(third)
+    await soon(lambda: [work.puts for work in one._works] == [1, 1])
+    assert cores.take() is None
+    toy.gate.set()
+    for job in (first, second, third):
+        await job.done
+    await soon(lambda: not any(work.puts for work in one._works))
+    assert cores.take() is not None
+    one.close()
