@@ -1,0 +1,139 @@
+"""Rules about steps, and about the threads that take them."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..plugin import Done, Plugin
+from .finding import Breach, Broken, place_of, told
+from .fingerprint import fingerprint
+from .journey import MOST_STEPS, Wish, finish, make, prepared, rendered, stepped
+from .rule import Rule
+from .subject import Subject
+
+__all__ = ["RULES"]
+
+_RACE = 0.05
+"""The part of the patience for which two threads race each other."""
+_SWITCH_S = 1e-5
+"""How often they take turns then; Python's own 5 ms would hide most races."""
+
+
+def _steps_end(subject: Subject) -> Iterator[Breach]:
+    """Every row is done within 10,000 steps."""
+    for trial in subject.trials:
+        for outcome in trial.outcomes.values():
+            if isinstance(outcome, Broken) and outcome.finding.rule == "steps-end":
+                yield Breach(*outcome.finding[1:])
+                return
+
+
+def _steps_pure(subject: Subject) -> Iterator[Breach]:
+    """A step changes none of the states that it is given, and makes the same of them when it is taken again."""
+    plugin, where = subject.plugin(), f"{subject.said}.step()"
+    states: Sequence[Any] = prepared(plugin, subject.wishes(5))
+    for _ in subject.patiently(range(MOST_STEPS)):
+        before = fingerprint(states)
+        first = stepped(plugin, list(states))
+        if fingerprint(states) != before:
+            remedy = "make new states: after an exception the step is taken again, with fewer rows"
+            yield Breach(where, "states left as they were", "a changed one", remedy)
+            return
+        kept = fingerprint(first)
+        if fingerprint(stepped(plugin, list(states))) != kept:
+            remedy = "keep all that a row needs in its state, its random numbers too"
+            yield Breach(where, "the same from the same states", "something else the second time", remedy)
+            return
+        states = [state for state in first if not isinstance(state, Done)]
+        if not states:
+            return
+
+
+def _cancellation(subject: Subject) -> Iterator[Breach]:
+    """A row that leaves between two steps changes no other one, and leave() does not raise."""
+    plugin, (request, steps) = subject.plugin(), subject.longest()
+    wishes = [Wish(request, seed) for seed in (11, 12, 13)]
+    stay = wishes[::2]
+    expected = [make(plugin, [wish])[0].body for wish in stay]
+    if [media.body for media in make(plugin, wishes)[::2]] != expected:
+        return  # their company sways them even when it stays, which the rule `batch-of-many` says
+    for after in sorted({0, 1, steps // 2, steps - 1} & set(range(steps))):
+        states: Sequence[Any] = prepared(plugin, wishes)
+        for _ in range(after):
+            states = stepped(plugin, states)
+        if any(isinstance(state, Done) for state in states):
+            continue
+        try:
+            plugin.leave(states[1])
+        except (Exception, SystemExit) as error:
+            got = f"{told(error)}{place_of(error, subject.file)}"
+            yield Breach(
+                f"{subject.said}.leave()", "a row that leaves quietly", got, "give back what is there, once"
+            )
+            return
+        done = finish(plugin, states[::2])
+        made = [rendered(plugin, one, request, plugin.types[0]).body for one in done]
+        if made != expected:
+            remedy = "let leave() give back what this one row holds, and nothing that others use"
+            got = f"others, when their neighbour left after {after} of {steps} steps"
+            yield Breach(f"{subject.said}.leave()", "the same bytes for the rows that stay", got, remedy)
+            return
+
+
+def _threads(subject: Subject) -> Iterator[Breach]:
+    """Two threads at once, each with rows of its own, make the same bytes as one."""
+    plugin = subject.plugin()
+    shares = subject.wishes(2, first=20), subject.wishes(2, first=30)
+    expected = [[media.body for media in make(plugin, share)] for share in shares]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_S)
+    try:
+        got = _race(plugin, shares, expected, _RACE * subject.patience_s)
+    finally:
+        sys.setswitchinterval(before)
+    if got:
+        remedy = "keep what belongs to a row in the row, not in self; guard what must be shared with a lock"
+        yield Breach(subject.said, "the same bytes from two threads as from one", got[0], remedy)
+
+
+def _race(
+    plugin: Plugin[Any], shares: Sequence[Sequence[Wish]], expected: Sequence[list[bytes]], within_s: float
+) -> list[str]:
+    """What went wrong first in each thread, if anything did."""
+    start = threading.Barrier(len(shares))
+    faults: list[str] = []
+
+    def work(share: Sequence[Wish], bodies: list[bytes]) -> None:
+        start.wait()
+        end = time.perf_counter() + within_s
+        while not faults:
+            try:
+                made = [media.body for media in make(plugin, share)]
+            except (Exception, SystemExit) as error:
+                faults.append(told(error))
+                return
+            if made != bodies:
+                faults.append("others")
+            if time.perf_counter() > end:
+                return
+
+    threads = [
+        threading.Thread(target=work, args=pair, daemon=True) for pair in zip(shares, expected, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return faults
+
+
+RULES = (
+    Rule("steps-end", "load", _steps_end),
+    Rule("steps-pure", "batch", _steps_pure),
+    Rule("cancellation", "settled", _cancellation),
+    Rule("threads", "settled", _threads),
+)
