@@ -1,7 +1,8 @@
 """The documentation is true: its blocks run, and it names every setting, metric, error and route.
 
 `bash` and `python` blocks run in order, page by page, against the real server; a `json` block is what the block
-before it printed. `sh` blocks set a machine up: of these only the make targets are checked.
+before it printed. `sh` blocks set a machine up: of these only the make targets are checked. The server has the plugin
+that the pages write; what a page installs, its later blocks can import.
 """
 
 import json
@@ -16,7 +17,7 @@ from typing import NamedTuple
 
 import pytest
 from brigantine import errors
-from brigantine.api import admin, native, openai
+from brigantine.api import admin, generations, native
 from brigantine.engine import Engine
 from brigantine.errors import BrigantineError
 from brigantine.session import RuntimeMissing
@@ -24,15 +25,23 @@ from brigantine.settings import Settings
 
 from tests.e2e.server import BIN, Server, serving
 from tests.mnist import DATA_DIR, HAVE_MNIST, NO_MNIST
+from tests.projects import CHIME, install
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "plugins" / "README.md",
+    CHIME / "README.md",
+]
 
 SHORTER = {
     # Ten minutes of training and the scores that follow are too long for a test: a few steps, and the export.
     "--budget 10m --out runs/a": "--steps 3 --no-evaluate --out runs/a && "
     "brigantine-train export runs/a --data-dir DATA",
     "../shared/data": "DATA",
+    # Not into the environment of the tests: the others must not see it.
+    "pip install --editable './brigantine-chime[dev]'": "pip install -q --no-deps --target SITE ./brigantine-chime",
 }
 
 
@@ -47,7 +56,8 @@ def blocks(page: Path) -> list[Block]:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("docs")) as server:
+    home = tmp_path_factory.mktemp("docs")
+    with serving(home, PYTHONPATH=str(install(CHIME, home / "site"))) as server:
         yield server
 
 
@@ -55,11 +65,14 @@ def run(block: Block, server: Server, folder: Path) -> str:
     code = block.code.replace("http://localhost:3000", server.url)
     for long, short in SHORTER.items():
         code = code.replace(long, short)
-    code = code.replace("DATA", str(DATA_DIR))
+    code = code.replace("DATA", str(DATA_DIR)).replace("SITE", str(folder / "site"))
     command = (
         ["bash", "-euo", "pipefail", "-c", code] if block.language == "bash" else [sys.executable, "-c", code]
     )
-    environment = os.environ | {"PATH": f"{BIN}:{os.environ['PATH']}"}
+    environment = os.environ | {
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "PYTHONPATH": str(folder / "site"),
+    }
     ran = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, timeout=240, check=False
     )
@@ -67,7 +80,7 @@ def run(block: Block, server: Server, folder: Path) -> str:
     return ran.stdout
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_block_of_the_page_runs(page: Path, server: Server, tmp_path: Path):
     for name in (
         "training",
@@ -120,7 +133,7 @@ def test_every_setting_is_documented_and_none_else():
 
 
 def test_every_route_is_documented_and_none_else():
-    there = {route.path for part in (admin, native, openai) for route in part.routes()}  # type: ignore[attr-defined]
+    there = {route.path for part in (admin, generations, native) for route in part.routes()}  # type: ignore[attr-defined]
     written = set(
         re.findall(r"`(?:(?:GET|POST) )?(/[\w/{}.]*)`", REQUEST.split("## Routes")[1].split("```")[0])
     )
