@@ -243,36 +243,44 @@ class Scheduler:
             asyncio.get_running_loop().call_soon(self._feed)
 
     def _feed(self) -> None:
-        """Give what waits to the lanes that should take it."""
+        """Give what waits to the lanes with nothing to do, or ahead of its time to a busy one."""
         self._feeding = False
-        share = self._share()
-        while self._waiting and (work := self._taker(share)):
-            self._put(work, share)
+        takers = self._takers()
+        share = self._share(len(takers))
+        for work in takers:
+            self._put(work, share) if self._waiting else self._rest(work)
+        while self._waiting and (busy := min(filter(_is_busy, self._works), key=_rows, default=None)):
+            more = min(share, self._waiting, self._max_batch - busy.rows)
+            if more < _WORTHWHILE or not 0 < busy.rows * self._row_s <= _AHEAD_S:
+                return
+            self._put(busy, share)
 
-    def _taker(self, share: int) -> _Work | None:
-        """The lane that takes what waits: the emptiest of those with nothing to do, or ahead of its time a busy one."""
-        ready = [work for work in self._works if work.lane.ready]
-        idle = min((work for work in ready if not work.puts), key=_rows, default=None)
-        busy = min((work for work in ready if work.puts), key=_rows, default=None)
-        if idle and (busy is None or self._wake(idle)):
-            return idle
-        return busy if busy and self._may_put_ahead(busy, share) else None
+    def _takers(self) -> list[_Work]:
+        """The lanes that should take what waits: beside a busy one only those for which there is a core."""
+        idle = sorted((work for work in self._works if work.lane.ready and not work.puts), key=_rows)
+        takers: list[_Work] = []
+        for work in idle[: self._waiting]:
+            beside = bool(takers) or len(idle) < len(self._works)
+            if beside and not self._wakes():
+                break
+            if self._cores is not None:
+                work.core = self._cores.take()  # where it is the only one, it works without a core, too
+            if beside and self._cores is not None and work.core is None:
+                break
+            takers.append(work)
+        return takers
 
-    def _may_put_ahead(self, work: _Work, share: int) -> bool:
-        more = min(share, self._waiting, self._max_batch - work.rows)
-        return more >= _WORTHWHILE and 0 < work.rows * self._row_s <= _AHEAD_S
-
-    def _share(self) -> int:
-        """How many of the rows that wait one lane should take."""
-        return math.ceil(self._waiting / self._parallel) if self._wakes() else self._waiting
-
-    def _wake(self, work: _Work) -> bool:
-        """Whether a lane may work beside a busy one; if so it has a core."""
+    def _share(self, takers: int = 1) -> int:
+        """How many of the rows that wait each taker should have, when those that are busy will have some, too."""
         if not self._wakes():
-            return False
-        if self._cores is not None:
-            work.core = self._cores.take()
-        return self._cores is None or work.core is not None
+            return self._waiting
+        lanes = takers + sum(map(_is_busy, self._works))
+        return math.ceil(self._waiting / max(1, min(self._parallel, lanes)))
+
+    def _rest(self, work: _Work) -> None:
+        if self._cores is not None and work.core is not None:
+            self._cores.give(work.core)
+            work.core = None
 
     def _wakes(self) -> bool:
         """Whether the request whose turn it is is worth several lanes."""
@@ -298,16 +306,13 @@ class Scheduler:
             work.jobs[job.number] = job, take + work.jobs.get(job.number, (job, 0))[1]
             if job.taken == job.rows:
                 del self._queue[job]
-        if self._cores is not None and work.core is None and not work.puts:
-            work.core = self._cores.take()  # so that others know; it works without one, too
         work.puts += 1
         work.lane.put(orders, list(gone), lambda report: self._told(work, report))
 
     def _told(self, work: _Work, report: Report) -> None:
         work.puts -= 1
-        if self._cores is not None and work.core is not None and not work.puts:
-            self._cores.give(work.core)
-            work.core = None
+        if not work.puts:
+            self._rest(work)
         self._on_report(report)
         for number, index, outcome in report.outcomes:
             self._settle(work, number, index, outcome)
@@ -322,6 +327,8 @@ class Scheduler:
             return
         self._feed()
         if not work.puts and (work.rows or work.gone) and work.lane.ready:
+            if self._cores is not None:
+                work.core = self._cores.take()
             self._put(work, self._share())  # what is made in steps goes on
 
     def _settle(self, work: _Work, number: int, index: int, outcome: Made | Fault) -> None:
@@ -374,3 +381,7 @@ class Scheduler:
 
 def _rows(work: _Work) -> int:
     return work.rows
+
+
+def _is_busy(work: _Work) -> bool:
+    return work.puts > 0

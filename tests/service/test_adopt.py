@@ -323,6 +323,16 @@ def test_values_inside_a_branch_are_renamed_too(tmp_path: Path):
     assert not branch.output[0].type.tensor_type.HasField("shape"), "a batch of 1 is left in it"
 
 
+def test_an_input_that_an_operator_leaves_out_stays_out(tmp_path: Path):
+    path = write(tmp_path, PLAIN.replace("picture = Tanh (shaped)", "picture = Tanh (bound)"))
+    proto = onnx.load(path)
+    proto.graph.node.insert(2, onnx.helper.make_node("Clip", ["shaped", "", "most"], ["bound"]))
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(0.5, np.float32), "most"))
+    path.write_bytes(proto.SerializeToString())
+
+    assert_same(draw(take(path)), pixels_of(np.minimum(by_hand(), np.tanh(np.float32(0.5)))))
+
+
 def test_what_the_exporter_noted_of_its_machine_is_dropped(tmp_path: Path):
     path = write(tmp_path, PLAIN)
     proto = onnx.load(path)
