@@ -192,9 +192,7 @@ class Engine:
             raise
         finally:
             served.metrics.end(status)
-        generation = _generation(served, job, begin)
-        served.metrics.made(generation.media, generation.stages_s["queue"], generation.total_s)
-        return generation
+        return _generation(served, job, begin)
 
     def _publish_state(self) -> None:
         for plugin in self.registry.plugins.values():

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from .media import Media
+from .scheduler import Job
 from .station import Report
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ __all__ = ["STAGES", "Metrics", "ModelMetrics"]
 STAGES = ("queue", "prepare", "compute", "encode")
 """The parts of a request's time, in order."""
 
+_MADE = 200
+"""The HTTP status of an answer with media."""
+_SHOW_AFTER_S = 0.05
 _MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 _PREFIX = "brigantine_"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -43,6 +47,7 @@ class Metrics:
         from prometheus_client import CollectorRegistry  # noqa: PLC0415
 
         self.counting = counting
+        self._models: list[ModelMetrics] = []
         self._registry = CollectorRegistry()
         make = _Factory(self._registry)
         self.requests = make.counter(
@@ -86,12 +91,15 @@ class Metrics:
 
     def of(self, model: str, content: str, waiting: Callable[[], int]) -> ModelMetrics:
         """The part that one model fills; see there."""
-        return ModelMetrics(self, model, content, waiting)
+        self._models.append(ModelMetrics(self, model, content, waiting))
+        return self._models[-1]
 
     def exposition(self) -> tuple[bytes, str]:
         """All metrics of all workers in Prometheus' text format, and its content type."""
         from prometheus_client import CONTENT_TYPE_LATEST, generate_latest  # noqa: PLC0415
 
+        for model in self._models:
+            model.show()
         folder = os.environ.get(_MULTIPROCESS)
         registry = self._registry if folder is None else _all_workers(Path(folder))
         return generate_latest(registry), CONTENT_TYPE_LATEST
@@ -134,16 +142,18 @@ class ModelMetrics:
         self._show_soon()
 
     def end(self, status: int) -> None:
-        """A request is answered with this HTTP status."""
+        """A request is answered with this HTTP status; one that was made is counted with its batch."""
         self._flying -= 1
-        if self._counting:
+        if self._counting and status != _MADE:
             self._requests(status).inc()
-            self._show_soon()
+        self._show_soon()
 
-    def batch(self, report: Report) -> None:
-        """A batch has run."""
+    def batch(self, report: Report, finished: Sequence[Job]) -> None:
+        """A batch has run, and these requests have become media. They are counted before they are answered."""
         if not self._counting:
             return
+        if finished:
+            self._made(finished)
         self._prepare.observe(report.prepare_s)
         for step in report.steps:
             self._batch_rows.observe(step.rows)
@@ -151,25 +161,27 @@ class ModelMetrics:
             self._encode.observe(step.encode_s)
         self._show_soon()
 
-    def made(self, media: Sequence[Media], queue_s: float, total_s: float) -> None:
-        """A request has become these media."""
-        if not self._counting:
-            return
-        self._outputs.inc(len(media))
-        self._output_bytes.inc(sum(len(one.body) for one in media))
-        self._queue.observe(queue_s)
-        self._request_seconds.observe(total_s)
-
-    def _show_soon(self) -> None:
-        """Show what is in work, once for all that happens in this turn of the loop."""
-        if self._counting and not self._showing:
-            self._showing = True
-            asyncio.get_running_loop().call_soon(self._show)
-
-    def _show(self) -> None:
+    def show(self) -> None:
+        """Show what is in work."""
         self._showing = False
         self._in_flight.set(self._flying)
         self._queue_rows.set(self._waiting())
+
+    def _made(self, jobs: Sequence[Job]) -> None:
+        now = time.perf_counter()
+        made = [row for job in jobs for row in job.made.values()]
+        self._requests(_MADE).inc(len(jobs))
+        self._outputs.inc(len(made))
+        self._output_bytes.inc(sum(len(row.media.body) for row in made))
+        for job in jobs:
+            self._queue.observe(min(row.taken_s for row in job.made.values()) - job.submitted_s)
+            self._request_seconds.observe(now - job.submitted_s)
+
+    def _show_soon(self) -> None:
+        """Show what is in work to the other workers, once for all that happens in a moment."""
+        if self._counting and not self._showing:
+            self._showing = True
+            asyncio.get_running_loop().call_later(_SHOW_AFTER_S, self.show)
 
 
 def _all_workers(folder: Path) -> CollectorRegistry:

@@ -136,7 +136,7 @@ class Scheduler:
         parallel: how many batches the device runs at once; waiting rows are divided by it.
         cores: where a lane needs one to be woken beside a busy one.
         wake_s: how long the request whose turn it is must last by itself for that.
-        on_report: told what each batch brought.
+        on_report: told what each batch brought, and which jobs it has finished, before these know it.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class Scheduler:
         parallel: int | None = None,
         cores: Cores | None = None,
         wake_s: float = 0.0,
-        on_report: Callable[[Report], None] = lambda report: None,
+        on_report: Callable[[Report, Sequence[Job]], None] = lambda report, finished: None,
     ) -> None:
         self._works = [_Work(lane) for lane in lanes]
         for lane in lanes:
@@ -166,6 +166,7 @@ class Scheduler:
         self._held = 0  # rows of all jobs that are not over
         self._held_bytes = 0
         self._row_s = 0.0  # seconds that one lane needs for one row, smoothed
+        self._finished: list[Job] = []
         self._feeding = False
         self._closed = False
 
@@ -313,9 +314,10 @@ class Scheduler:
         work.puts -= 1
         if not work.puts:
             self._rest(work)
-        self._on_report(report)
         for number, index, outcome in report.outcomes:
             self._settle(work, number, index, outcome)
+        finished, self._finished = self._finished, []
+        self._on_report(report, finished)
         if report.lost is not None:
             for number in list(work.jobs):
                 self._settle(work, number, 0, report.lost)
@@ -345,6 +347,7 @@ class Scheduler:
         self._leave(work, job, 1)
         if len(job.made) == job.rows and not job.done.done():
             job.done.set_result(None)
+            self._finished.append(job)
 
     def _leave(self, work: _Work, job: Job, rows: int) -> None:
         """So many rows of the job are no longer in the lane."""
