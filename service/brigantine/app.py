@@ -54,7 +54,7 @@ def preflight() -> Settings:
     """
     settings = Settings.read()
     runtime()
-    store = Store(settings.models_dir)
+    store = Store(settings.models_dir, settings.plugins_dir)
     found = store.find()
     if "default_model" in settings.model_fields_set:
         store.get(settings.default_model)

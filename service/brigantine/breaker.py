@@ -13,7 +13,7 @@ from types import TracebackType
 
 from .errors import BrigantineError, ModelFailing
 
-__all__ = ["Breaker"]
+__all__ = ["Attempt", "Breaker"]
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ _REST_S, _MOST_REST_S = 1.0, 60.0
 
 
 class Breaker:
-    """Around each request of one model, as a context manager. Errors with status 500 are failures; others say nothing.
+    """Errors with status 500 are failures; others say nothing.
 
     Args:
         model: its name.
@@ -42,13 +42,19 @@ class Breaker:
         self._shown = shown
         self._clock = clock
         self._failures = 0
+        self._last: BaseException | None = None
         self._rest_s = _REST_S
         self._until: float | None = None  # None: it works
         self._probing = False
 
-    def __enter__(self) -> None:
+    def attempt(self) -> Attempt:
+        """A context manager around one request.
+
+        Raises:
+            ModelFailing: the model rests; carries the seconds after which it may be asked again.
+        """
         if self._until is None:
-            return
+            return Attempt(self, probe=False)
         left_s = self._until - self._clock()
         if left_s > 0 or self._probing:
             raise ModelFailing(
@@ -57,28 +63,31 @@ class Breaker:
                 max(left_s, 1.0),
             )
         self._probing = True
+        return Attempt(self, probe=True)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def end(self, error: BaseException | None, probe: bool) -> None:
+        """An attempt has ended."""
+        if probe:
+            self._probing = False
         if error is None:
             self._succeed()
         elif isinstance(error, Exception) and getattr(error, "status", 500) == BrigantineError.status:
-            self._fail()
-        else:
-            self._probing = False
+            self._fail(error, probe)
 
     def _succeed(self) -> None:
         self._failures = 0
+        self._last = None
         if self._until is not None:
             log.warning("model %s answers again", self._model)
-            self._until, self._probing, self._rest_s = None, False, _REST_S
+            self._until, self._rest_s = None, _REST_S
             self._shown(False)
 
-    def _fail(self) -> None:
-        self._failures += 1
-        resting = self._until is not None
-        if not self._limit or self._failures < self._limit or (resting and not self._probing):
+    def _fail(self, error: Exception, probe: bool) -> None:
+        if error is not self._last:  # one event may fail many requests
+            self._failures += 1
+            self._last = error
+        late = self._until is not None and not probe
+        if not self._limit or self._failures < self._limit or late:
             return
         log.error(
             "model %s failed %d times in a row: it rests for %.0f s",
@@ -88,5 +97,22 @@ class Breaker:
         )
         self._until = self._clock() + self._rest_s
         self._rest_s = min(2 * self._rest_s, _MOST_REST_S)
-        self._probing = False
         self._shown(True)
+
+
+class Attempt:
+    """One request, as the breaker sees it."""
+
+    __slots__ = ("_breaker", "_probe")
+
+    def __init__(self, breaker: Breaker, probe: bool) -> None:
+        self._breaker = breaker
+        self._probe = probe
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._breaker.end(error, self._probe)

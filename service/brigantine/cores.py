@@ -1,9 +1,9 @@
 """The cores of a machine, as all workers of a service share them.
 
 A worker makes one batch of a model whenever there is something to do. It makes a second one beside that only with a
-core that no worker uses: so a large request, or a busy worker, has what the others leave idle, and no core has two
-batches to switch between. A core is a byte of a file, and who uses it holds the lock on it, which the kernel takes back
-from a process that dies (fcntl(2), "Advisory record locking").
+core that no worker uses: so a large request, or a busy worker, has what the others leave idle, and a core seldom has
+two batches to switch between. A core is a byte of a file, and who uses it holds the lock on it, which the kernel takes
+back from a process that dies (fcntl(2), "Advisory record locking").
 """
 
 from __future__ import annotations

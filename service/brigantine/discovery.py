@@ -11,7 +11,7 @@ import logging
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -86,14 +86,19 @@ def discover(settings: Settings) -> dict[str, PluginRecord]:
     for origin in (*_installed(), *_in_folder(settings.plugins_dir)):
         offers[origin.name].append(origin)
     records: dict[str, PluginRecord] = {}
-    for name in sorted(offers):
+    for name in sorted(offers, key=lambda name: _rank(offers[name][0])):
         records[name] = _agreeing(_checked(offers[name], settings), records.values())
     for name in (*settings.plugins_allow, *settings.plugins_deny):
         if name not in records:
             origin = Origin(name, "", "none")
             why = "named in BRIGANTINE_PLUGINS_ALLOW or _DENY, but there is none; install it, or take it out there"
             records[name] = PluginRecord(origin, reason=why)
-    return records
+    return dict(sorted(records.items()))
+
+
+def _rank(origin: Origin) -> tuple[bool, bool, str]:
+    """Where two disagree, our own come first, then what is installed, then the folder."""
+    return origin.in_folder, origin.distribution != "brigantine", origin.name
 
 
 def plural_of(plugin: type[AnyPlugin]) -> str:
@@ -107,7 +112,10 @@ def reason_of(error: BaseException) -> str:
         return str(error)
     if isinstance(error, ModuleNotFoundError):
         return f"{error}; install what provides it, where this service is installed"
-    return f"{type(error).__name__}: {error}"
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return f"{type(error).__name__}, which cannot say why"
 
 
 def within(limit_s: float, what: str, call: Callable[[], T]) -> T:
@@ -210,7 +218,7 @@ def _checked(origins: Sequence[Origin], settings: Settings) -> PluginRecord:
     return PluginRecord(origin, plugin)
 
 
-def _agreeing(record: PluginRecord, others: Iterator[PluginRecord] | Any) -> PluginRecord:
+def _agreeing(record: PluginRecord, others: Iterable[PluginRecord]) -> PluginRecord:
     """The record, rejected when its content and its route are not as those of one before it."""
     if record.plugin is None:
         return record

@@ -16,6 +16,7 @@ from .breaker import Breaker
 from .cores import Cores
 from .discovery import AnyPlugin
 from .errors import BrigantineError, DeadlineExceeded, NotAcceptable
+from .job import Job
 from .lane import ThreadLane
 from .media import Media
 from .metrics import STAGES, Metrics
@@ -23,7 +24,7 @@ from .plugin import Plugin
 from .process import ProcessLane
 from .registry import ModelRecord, Registry
 from .request import parse, request_type, seed_of
-from .scheduler import Job, Scheduler
+from .scheduler import Scheduler
 from .settings import Settings, cores
 from .station import Station
 
@@ -178,7 +179,7 @@ class Engine:
         status = 500
         served.metrics.begin()
         try:
-            with served.breaker:
+            with served.breaker.attempt():
                 served.scheduler.check()  # before any work for what has no place
                 request = parse(served.request, body, also)
                 job = Job(body, request, seed_of(request), served.media_type(media_type), request.n, size)

@@ -12,11 +12,12 @@ import asyncio
 import os
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from .scheduler import Job
+from .job import Job
 from .station import Report
 
 if TYPE_CHECKING:
@@ -195,7 +196,8 @@ def _all_workers(folder: Path) -> CollectorRegistry:
     for path in folder.glob("gauge_live*_*.db"):
         pid = int(path.stem.rpartition("_")[2])
         if not _alive(pid):
-            mark_process_dead(pid, str(folder))
+            with suppress(FileNotFoundError):  # another worker has just done it
+                mark_process_dead(pid, str(folder))
     registry = CollectorRegistry()
     MultiProcessCollector(registry, str(folder))
     return registry
@@ -206,6 +208,8 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
+    except PermissionError:
+        return True  # somebody else's, which has the number now
     return True
 
 

@@ -128,8 +128,8 @@ def trace(
 def _found(plugin: str, settings: Settings) -> tuple[type[AnyPlugin], dict[str, Found]]:
     """The class that `plugin` names, and its models."""
     path = Path(plugin)
-    if path.exists():
-        file = path / "__init__.py" if path.is_dir() else path
+    file = path / "__init__.py" if path.is_dir() else path
+    if file.is_file():
         kind = load_file(Origin(path.stem, str(file.absolute()), str(path), in_folder=True))
         folder = path.absolute() if path.is_dir() else path.absolute().parent
         beside = Store(folder / "models" if (folder / "models").is_dir() else None)

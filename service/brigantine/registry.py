@@ -67,7 +67,9 @@ class Registry:
         wanted = store.find() if only is None else {only: store.get(only)}
         models = {name: _load(place, plugins, settings) for name, place in wanted.items()}
         registry = cls({name: _judged(record, models) for name, record in plugins.items()}, models)
-        rejected = [r for r in (*plugins.values(), *models.values()) if r.state == "rejected"]
+        disabled = {name for name, record in plugins.items() if record.disabled}
+        refused = [model for model in models.values() if model.plugin_name not in disabled]
+        rejected = [record for record in (*plugins.values(), *refused) if record.state == "rejected"]
         for record in rejected:
             log.error("%s %r rejected: %s", type(record).__name__, record.name, record.reason)
         if rejected and settings.strict:
@@ -116,17 +118,19 @@ class Registry:
             ModelRejected: `preferred` would make it, but was rejected; another one must not answer in its place.
         """
         record = self.models.get(preferred)
-        if record is not None and self._content(record) in (content, None):
-            return self.find(preferred).name
         names = [n for n, r in self.models.items() if r.loaded and r.plugin and r.plugin.content == content]
+        if record is not None and self._may_make(record, content, not names):
+            return self.find(preferred).name
         if not names:
             raise ModelNotFound(f"no model that makes {content} is served; see /v1/models and /v1/plugins")
         return names[0]
 
-    def _content(self, record: ModelRecord) -> str | None:
-        """What a model makes, or would make; None when that cannot be known."""
+    def _may_make(self, record: ModelRecord, content: str, alone: bool) -> bool:
+        """Whether a model makes, or would make, this content; where its plugin is missing, whether no other does."""
         plugin = self.plugins.get(record.plugin_name)
-        return plugin.plugin.content if plugin and plugin.plugin else None
+        if plugin and plugin.plugin:
+            return plugin.plugin.content == content
+        return alone or not record.plugin_name
 
 
 def _judged(record: PluginRecord, models: Mapping[str, ModelRecord]) -> PluginRecord:

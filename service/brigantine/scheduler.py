@@ -1,9 +1,9 @@
 """The scheduler: one model's queue, and the lanes that empty it.
 
-It is work-conserving: a free lane takes its share of what waits at once, and what arrives while all are busy forms the
-next batches. There is no polling, and there are no timers. Rows join the running ones and leave them between steps;
-content that is made at once is the case of one step. A request of many rows may be spread over several batches and is
-put together again in order.
+It is work-conserving: a free lane takes what waits at once, and what arrives while all are busy forms the next batches.
+There is no polling, and the only timer is for a lane that does not end. Rows join the running ones and leave them
+between steps; content that is made at once is the case of one step. A request of many rows may be spread over several
+batches and is put together again in order.
 
 It belongs to one event loop, on which all of it runs.
 """
@@ -11,21 +11,19 @@ It belongs to one event loop, on which all of it runs.
 from __future__ import annotations
 
 import asyncio
-import itertools
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 from .cores import Cores
 from .errors import BrigantineError, NotReady, QueueFull
-from .media import Media
-from .request import Request
+from .job import Job
 from .station import Fault, Made, Order, Report
 
-__all__ = ["Job", "Lane", "Scheduler"]
+__all__ = ["Lane", "Scheduler"]
 
 _MAX_RETRY_AFTER_S = 120.0
 """Beyond this the official OpenAI client gives up instead of waiting."""
@@ -34,6 +32,10 @@ _WORTHWHILE = 4
 _AHEAD_S = 0.005
 """A lane whose work lasts no longer than this gets its next batch before it is done, since handing over takes time too.
 With longer ones, rows that wait for one lane could have gone to another that is free earlier."""
+
+
+_LATE_S = 0.05
+"""A lane whose batch lasts longer than this, and twice as long as others did, is not waited for."""
 
 
 class Lane(Protocol):
@@ -56,57 +58,6 @@ class Lane(Protocol):
         ...
 
 
-class Job:
-    """One request, and what becomes of it.
-
-    Args:
-        body: what was asked for.
-        request: what its validation made of it.
-        seed: the request's seed.
-        media_type: what to render.
-        rows: how many, at least one.
-        size: the bytes that it holds while it waits.
-    """
-
-    _numbers = itertools.count()
-
-    def __init__(
-        self,
-        body: Mapping[str, Any],
-        request: Request | None,
-        seed: int,
-        media_type: str,
-        rows: int = 1,
-        size: int = 0,
-    ) -> None:
-        self.number = next(self._numbers)
-        self.body = body
-        self.request = request
-        self.seed = seed
-        self.media_type = media_type
-        self.rows = rows
-        self.size = size
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Finishes, or fails, when the job is over; it is over when this is cancelled, too."""
-        self.made: dict[int, Made] = {}
-        """Finished rows by their index."""
-        self.submitted_s = 0.0
-        self.taken = 0
-        """Rows that have left the queue."""
-        self.held = False
-        """Whether it has a place in the scheduler."""
-
-    @property
-    def media(self) -> list[Media]:
-        """The finished rows, in order."""
-        return [self.made[index].media for index in range(self.rows)]
-
-    @property
-    def seeds(self) -> list[int]:
-        """The seed of each row."""
-        return [self.made[index].seed for index in range(self.rows)]
-
-
 @dataclass(eq=False)
 class _Work:
     """What a lane has been given and has not reported yet."""
@@ -115,6 +66,8 @@ class _Work:
     core: int | None = None
     """The core that it has taken for what it does."""
     puts: int = 0
+    since_s: float = 0.0
+    """When it began with the batch that it makes."""
     rows: int = 0
     """Rows that are in it, as far as we know."""
     busy_s: float = 0.0
@@ -167,6 +120,7 @@ class Scheduler:
         self._held_bytes = 0
         self._row_s = 0.0  # seconds that one lane needs for one row, smoothed
         self._finished: list[Job] = []
+        self._timer: asyncio.TimerHandle | None = None
         self._feeding = False
         self._closed = False
 
@@ -246,22 +200,37 @@ class Scheduler:
     def _feed(self) -> None:
         """Give what waits to the lanes with nothing to do, or ahead of its time to a busy one."""
         self._feeding = False
-        takers = self._takers()
-        share = self._share(len(takers))
-        for work in takers:
-            self._put(work, share) if self._waiting else self._rest(work)
-        while self._waiting and (busy := min(filter(_is_busy, self._works), key=_rows, default=None)):
-            more = min(share, self._waiting, self._max_batch - busy.rows)
-            if more < _WORTHWHILE or not 0 < busy.rows * self._row_s <= _AHEAD_S:
-                return
-            self._put(busy, share)
+        while takers := self._takers():
+            share = self._share(len(takers))
+            for work in takers:
+                self._put(work, share) if self._waiting else self._rest(work)
+        while self._waiting and (busy := self._nearly_done()):
+            self._put(busy, self._share())
+        if self._waiting and self._timer is None:  # perhaps beside one that does not end
+            self._timer = asyncio.get_running_loop().call_later(_LATE_S, self._feed_late)
+
+    def _feed_late(self) -> None:
+        self._timer = None
+        self._feed()
+
+    def _nearly_done(self) -> _Work | None:
+        """A busy lane that should have its next batch before it is done, if there is one."""
+        busy = min((work for work in self._works if work.puts), key=_rows, default=None)
+        if busy is None or self._is_late(busy):
+            return None
+        more = min(self._share(), self._waiting, self._max_batch - busy.rows)
+        return busy if more >= _WORTHWHILE and 0 < busy.rows * self._row_s <= _AHEAD_S else None
 
     def _takers(self) -> list[_Work]:
         """The lanes that should take what waits: beside a busy one only those for which there is a core."""
-        idle = sorted((work for work in self._works if work.lane.ready and not work.puts), key=_rows)
+        idle = [work for work in self._works if work.lane.ready and not _is_busy(work)]
+        busy = [work for work in self._works if _is_busy(work)]
+        needed = not all(
+            map(self._is_late, busy)
+        )  # beside one that does not end, the next is as good as the only one
         takers: list[_Work] = []
         for work in idle[: self._waiting]:
-            beside = bool(takers) or len(idle) < len(self._works)
+            beside = bool(takers) or (bool(busy) and needed)
             if beside and not self._wakes():
                 break
             if self._cores is not None:
@@ -270,6 +239,10 @@ class Scheduler:
                 break
             takers.append(work)
         return takers
+
+    def _is_late(self, work: _Work) -> bool:
+        expected_s = work.rows * self._row_s
+        return work.puts > 0 and time.perf_counter() - work.since_s > 2 * expected_s + _LATE_S
 
     def _share(self, takers: int = 1) -> int:
         """How many of the rows that wait each taker should have, when those that are busy will have some, too."""
@@ -307,11 +280,14 @@ class Scheduler:
             work.jobs[job.number] = job, take + work.jobs.get(job.number, (job, 0))[1]
             if job.taken == job.rows:
                 del self._queue[job]
+        if not work.puts:
+            work.since_s = time.perf_counter()
         work.puts += 1
         work.lane.put(orders, list(gone), lambda report: self._told(work, report))
 
     def _told(self, work: _Work, report: Report) -> None:
         work.puts -= 1
+        work.since_s = time.perf_counter()
         if not work.puts:
             self._rest(work)
         for number, index, outcome in report.outcomes:
@@ -387,4 +363,4 @@ def _rows(work: _Work) -> int:
 
 
 def _is_busy(work: _Work) -> bool:
-    return work.puts > 0
+    return work.puts > 0 or work.rows > 0  # between its steps it has rows

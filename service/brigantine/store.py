@@ -210,8 +210,11 @@ def _is_ours(tag: str) -> bool:
 
 def _in_plugins() -> Iterator[Found]:
     for entry in metadata.entry_points(group=PLUGIN_GROUP):
-        package = entry.module.partition(".")[0]
-        spec = importlib.util.find_spec(package)
+        package = entry.value.partition(":")[0].partition(".")[0].strip()
+        try:
+            spec = importlib.util.find_spec(package)
+        except (ImportError, ValueError):  # no name of a module; discovery says so
+            continue
         for root in (spec.submodule_search_locations if spec else None) or ():
             yield from _models_below(Path(root) / "models", f"plugin {package}")
 

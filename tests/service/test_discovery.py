@@ -133,3 +133,33 @@ def test_what_does_not_end_in_time_is_given_up():
     with pytest.raises(PluginInvalid, match=r"a nap did not end within 0.05 s"):
         within(0.05, "a nap", lambda: __import__("time").sleep(1))
     assert within(5, "nothing", lambda: 3) == 3
+
+
+def test_a_plugin_that_is_denied_harms_no_other_content_and_no_strict_start(folder: Path):
+    registry = Registry.load(settings(folder, plugins_deny="image", strict=True))
+
+    assert registry.default("ink", "mnist") == "blots"
+    assert registry.models["mnist"].state == "rejected"
+
+
+def test_an_entry_point_that_nobody_can_read_is_rejected_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    info = tmp_path / "odd-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: odd\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[brigantine.plugins]\nodd = no-module:Odd\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    registry = Registry.load(Settings())
+
+    assert registry.plugins["odd"].state == "rejected"
+    assert registry.models["mnist"].state == "serving"
+
+
+def test_our_own_plugin_is_not_the_one_that_gives_way(folder: Path):
+    plugin_file(folder, "art", GOOD.replace('content = "blot"', 'content = "image"; plural = "arts"'))
+
+    records = discover(settings(folder))
+
+    assert (records["art"].state, records["image"].state) == ("rejected", "serving")

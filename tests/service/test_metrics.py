@@ -11,7 +11,7 @@ WORKER = """
 import asyncio, sys, time
 from brigantine.media import Media
 from brigantine.metrics import Metrics
-from brigantine.scheduler import Job
+from brigantine.job import Job
 from brigantine.station import Made, Report, Step
 
 def answered(metrics):

@@ -17,9 +17,10 @@ import pytest
 from brigantine.discovery import Origin
 from brigantine.engine import Engine
 from brigantine.errors import BadParams, GenerationFailed, NotReady
+from brigantine.job import Job
 from brigantine.model import Model
 from brigantine.process import ProcessLane, ProcessSpec
-from brigantine.scheduler import Job, Scheduler
+from brigantine.scheduler import Scheduler
 from brigantine.session import SessionOptions
 from brigantine.settings import Settings
 

@@ -9,7 +9,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 from brigantine.errors import BadRequest, GenerationFailed, NotReady, QueueFull
-from brigantine.scheduler import Job, Scheduler
+from brigantine.job import Job
+from brigantine.scheduler import Scheduler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -410,4 +411,22 @@ async def test_a_second_thread_is_woken_only_for_a_request_that_lasts():
     await until(lambda: [work.puts for work in one._works] == [1, 1])
     toy.gate.set()
     await long.done
+    one.close()
+
+
+@on_a_loop
+async def test_nobody_waits_for_a_lane_that_does_not_end():
+    toy = Toy()
+    one = scheduler(toy, 2, wake_s=1.0)
+    one._row_s = 0.001  # as if that had been measured
+    toy.gate.clear()
+    hung = submitted(one, wanted(0))[0]
+    await until(toy.entered.is_set)
+    toy.entered.clear()
+    [next_one] = submitted(one, wanted(1))
+    await until(toy.entered.is_set)  # by the other lane, without another request's coming
+
+    assert [work.puts for work in one._works] == [1, 1]
+    toy.gate.set()
+    await asyncio.gather(hung.done, next_one.done)
     one.close()

@@ -191,3 +191,19 @@ async def test_a_lane_that_is_lost_fails_what_ran_between_steps_and_goes_on():
         await running.done
     await until(lambda: lane.told)
     assert [order.job for order in lane.orders] == [waiting.number]
+
+
+@on_a_loop
+async def test_what_comes_joins_the_lane_that_goes_on_with_its_steps():
+    speller = Speller()
+    one = scheduler(speller, 2, max_batch=4, wake_s=1.0)
+    long = wanted(50)
+    one.submit(long)
+    await until(lambda: len(speller.batches) > 3)
+    short = wanted(2)
+    one.submit(short)
+    await short.done
+    await long.done
+    one.close()
+
+    assert [50, 2] in speller.batches

@@ -12,9 +12,10 @@ import numpy as np
 from brigantine import Arrays, Done, Media, Params, Plugin
 from brigantine.engine import Engine
 from brigantine.errors import BadRequest
+from brigantine.job import Job
 from brigantine.lane import ThreadLane
 from brigantine.request import derive_seed
-from brigantine.scheduler import Job, Scheduler
+from brigantine.scheduler import Scheduler
 from brigantine.station import Station
 from pydantic import Field
 
