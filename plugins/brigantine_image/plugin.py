@@ -6,6 +6,7 @@ int64 [batch], and the output `image` uint8 [batch, H, W, C].
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
@@ -22,6 +23,8 @@ from .params import CONTROLS, DEFAULT_FRAMES, ImageParams
 __all__ = ["ImagePlugin"]
 
 _ANIMATED = ("image/png", "image/webp", "image/gif")
+_MOST_FILM_BYTES = 32 * 2**20
+"""A film's pixels are kept until its last frame is drawn."""
 
 
 class ImagePlugin(Plugin[ImageParams]):
@@ -48,6 +51,8 @@ class ImagePlugin(Plugin[ImageParams]):
             came = f"{inputs['z'].dtype} and {outputs['image'].dtype}"
             raise ValueError(f"expected z in float32 and image in uint8, got {came}")
         self.layers, self.z_dim = _latent_sizes(inputs["z"].shape)
+        # An image whose size is not fixed is not bounded here.
+        self.frame_bytes = math.prod(size for size in outputs["image"].shape[1:] if isinstance(size, int))
         self.labels = self.model.manifest.labels if "label" in inputs else ()
         if "label" in inputs and not self.labels:
             raise ValueError("expected labels in the manifest for the input label, got none")
@@ -124,7 +129,7 @@ class ImagePlugin(Plugin[ImageParams]):
 
     def _controlled(self, params: ImageParams, z: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         """The latent that the params ask for, and an animation's path; `z` [z_dim] is what the row has drawn."""
-        if errors := [*_strays(params), *self._unmixable(params)]:
+        if errors := [*_strays(params), *self._unmixable(params), *self._too_long(params)]:
             raise BadParams(errors)
         start = z if params.z is None else self._decoded(params.z)
         if params.to_seed is None:
@@ -152,6 +157,13 @@ class ImagePlugin(Plugin[ImageParams]):
             return z
         other = latent.truncated(latent.of_seed(params.mix_seed, self.z_dim), params.truncation)  # [z_dim]
         return latent.mixed(z, other, self.layers // 2 if params.mix_from is None else params.mix_from)
+
+    def _too_long(self, params: ImageParams) -> Iterator[FieldError]:
+        most = max(2, _MOST_FILM_BYTES // self.frame_bytes)
+        if params.to_seed is not None and params.frames > most:
+            yield FieldError(
+                "frames", f"at most {most} of pictures as large as this model's", repr(params.frames)
+            )
 
     def _unmixable(self, params: ImageParams) -> Iterator[FieldError]:
         if params.mix_seed is None:

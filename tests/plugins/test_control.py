@@ -219,3 +219,14 @@ def test_a_model_that_cannot_be_served_is_refused(tmp_path: Path, tensors: dict[
 
     with pytest.raises(ValueError, match=message):
         ImagePlugin(model, Session(model, None))
+
+
+def test_a_film_of_large_pictures_is_shorter(plugin: ImagePlugin, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(plugin, "frame_bytes", 8 * 2**20)
+
+    assert (
+        refused(plugin, to_seed=1, frames=5)
+        == "frames: expected at most 4 of pictures as large as this model's, got 5"
+    )
+    assert refused(plugin, to_seed=1).startswith("frames: expected at most 4")
+    drawn(plugin, to_seed=1, frames=4)
