@@ -8,28 +8,10 @@ from brigantine.errors import ModelNotFound, ModelRejected, NotReady, PluginInva
 from brigantine.registry import Registry
 from brigantine.settings import Settings
 
+from tests import plugins_dir
 from tests.tiny import tiny_model
 
-GOOD = """
-    import numpy as np
-    from brigantine import Params, Plugin, png
-    from pydantic import Field
-
-    class InkParams(Params):
-        label: int = Field(0, ge=0, le=2, description="Which.")
-
-    class Ink(Plugin[InkParams]):
-        name = "ink"
-        content = "image"
-        types = ("image/png",)
-        params = InkParams
-
-        def prepare(self, params, rng):
-            return {"z": rng.standard_normal(4, dtype=np.float32), "label": np.int64(params.label)}
-
-        def render(self, row, params, media_type):
-            return png(row["image"])
-"""
+GOOD = plugins_dir.GOOD.replace('"blot"', '"image"')
 
 
 def install(
