@@ -100,7 +100,7 @@ def test_a_given_latent_is_truncated_too(plugin: ImagePlugin):
 @pytest.mark.parametrize(
     ("z", "came"),
     [
-        ("not base64!", r"no base64 (Only base64 data is allowed)"),
+        ("not base64!", r"no base64"),
         (encoded(np.zeros(3, np.float32)), "12 bytes"),
         (encoded(np.array([0, np.inf, 0, 0], np.float32)), "inf at index 1"),
     ],
