@@ -1,14 +1,24 @@
-"""Cores are shared by all workers, and come back from one that dies."""
+"""Cores are shared by all workers, come back from one that dies, and bound how many lanes work beside each other."""
 
+import asyncio
 import subprocess
 import sys
 from pathlib import Path
 
 from brigantine.cores import Cores
+from brigantine.job import Job
+from brigantine.scheduler import Scheduler
 
 from tests.e2e.server import until
 from tests.service.toys import Toy, on_a_loop, scheduler, wanted
 from tests.service.toys import until as soon
+
+
+def submitted(one: Scheduler, *jobs: Job) -> list[Job]:
+    for job in jobs:
+        one.submit(job)
+    return list(jobs)
+
 
 # Another worker: takes all cores, says which, and waits for the end of its input.
 WORKER = """
@@ -75,4 +85,55 @@ async def test_a_second_batch_waits_for_a_core_that_nobody_uses():
         await job.done
     await soon(lambda: not any(work.puts for work in one._works))
     assert cores.take() is not None
+    one.close()
+
+
+@on_a_loop
+async def test_a_large_request_is_divided_evenly_among_lanes_with_nothing_to_do():
+    toy = Toy()
+    one = scheduler(toy, 2)
+    job = wanted(1, rows=16)
+    one.submit(job)
+    await job.done
+    one.close()
+
+    assert [len(batch) for batch in toy.batches] == [8, 8]
+
+
+@on_a_loop
+async def test_a_second_thread_is_woken_only_for_a_request_that_lasts():
+    toy = Toy()
+    one = scheduler(toy, 2, wake_s=1.0)
+    one._row_s = 0.2  # as if that had been measured
+    toy.gate.clear()
+    jobs = submitted(one, *(wanted(value) for value in range(3)))
+    await soon(toy.entered.is_set)
+    jobs += submitted(one, *(wanted(value) for value in range(3, 9)))
+    await asyncio.sleep(0.05)
+    assert [work.puts for work in one._works] == [1, 0], "each lasts for 0.2 s"
+    for job in jobs:
+        job.done.cancel()
+
+    long = submitted(one, wanted(9, rows=5))[0]
+    await soon(lambda: [work.puts for work in one._works] == [1, 1])
+    toy.gate.set()
+    await long.done
+    one.close()
+
+
+@on_a_loop
+async def test_nobody_waits_for_a_lane_that_does_not_end():
+    toy = Toy()
+    one = scheduler(toy, 2, wake_s=1.0)
+    one._row_s = 0.001  # as if that had been measured
+    toy.gate.clear()
+    hung = submitted(one, wanted(0))[0]
+    await soon(toy.entered.is_set)
+    toy.entered.clear()
+    [next_one] = submitted(one, wanted(1))
+    await soon(toy.entered.is_set)  # by the other lane, without another request's coming
+
+    assert [work.puts for work in one._works] == [1, 1]
+    toy.gate.set()
+    await asyncio.gather(hung.done, next_one.done)
     one.close()

@@ -72,7 +72,6 @@ def test_the_project_passes_its_own_tests(tmp_path: Path):
 
 
 def test_the_model_is_what_its_builder_writes(tmp_path: Path):
-    pytest.importorskip("onnx")
     project = new("night-sky", tmp_path)
     before = files(project)
     folder = project / "src" / "brigantine_night_sky" / "models" / "night-sky"
