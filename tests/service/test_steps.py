@@ -197,13 +197,14 @@ async def test_a_lane_that_is_lost_fails_what_ran_between_steps_and_goes_on():
 async def test_what_comes_joins_the_lane_that_goes_on_with_its_steps():
     speller = Speller()
     one = scheduler(speller, 2, max_batch=4, wake_s=1.0)
-    long = wanted(50)
+    long = wanted(500)
     one.submit(long)
     await until(lambda: len(speller.batches) > 3)
+    one._works.reverse()  # a lane with nothing to do is looked at first
     short = wanted(2)
     one.submit(short)
     await short.done
     await long.done
     one.close()
 
-    assert [50, 2] in speller.batches
+    assert [500, 2] in speller.batches
