@@ -3,7 +3,7 @@
 from .errors import BadParams, FieldError
 from .media import Media, animation, gif, image, jpeg, png, text, wav, webp
 from .model import Arrays, Label, Manifest, Model
-from .plugin import Done, Params, Plugin
+from .plugin import Done, Params, Part, Plugin
 from .session import Session
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Media",
     "Model",
     "Params",
+    "Part",
     "Plugin",
     "Session",
     "animation",

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import getrandbits
-from typing import Any
+from typing import Any, NamedTuple
 
 from .breaker import Breaker
 from .cores import Cores
 from .discovery import AnyPlugin
 from .errors import BrigantineError, DeadlineExceeded, NotAcceptable
-from .job import Job
+from .job import Job, OnPart
 from .lane import ThreadLane
 from .media import Media
 from .metrics import STAGES, Metrics
@@ -28,7 +28,7 @@ from .scheduler import Scheduler
 from .settings import Settings, cores
 from .station import Station
 
-__all__ = ["Engine", "Generation", "Served"]
+__all__ = ["Caller", "Engine", "Generation", "Served"]
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +59,21 @@ class Generation:
     """The rows that this batch was padded to."""
 
 
+class Caller(NamedTuple):
+    """Who asks, and how they wait for the answer."""
+
+    timeout_s: float = math.inf
+    """How long they will wait; the setting `timeout_s` when that is less."""
+    size: int = 0
+    """How many bytes they sent."""
+    gone: asyncio.Future[Any] | None = None
+    """Is done when they have hung up."""
+    on_part: OnPart | None = None
+
+
+_ANYBODY = Caller()
+
+
 class Served:
     """A model in service: its plugin, its scheduler, and the type of its requests."""
 
@@ -86,6 +101,7 @@ class Served:
             max_batch=facts.tried_batch if facts.invariant else 1,
             queue_rows=settings.queue_rows,
             queue_bytes=settings.queue_bytes,
+            steps=plugin.takes_steps(),
             cores=cores if on_cpu else None,
             wake_s=_WAKE_S if on_cpu else 0.0,
             on_report=self.metrics.batch,
@@ -154,25 +170,21 @@ class Engine:
         model: str,
         body: Mapping[str, Any],
         media_type: str | None = None,
-        timeout_s: float = math.inf,
+        caller: Caller = _ANYBODY,
         also: Iterable[str] = (),
-        size: int = 0,
-        gone: asyncio.Future[Any] | None = None,
     ) -> Generation:
-        """Make what `body` asks for. Cancel it, or finish `gone`, when nobody waits for it any more.
+        """Make what `body` asks for. Cancel it, or finish `caller.gone`, when nobody waits for it any more.
 
         Args:
             model: the name of a model in service.
             body: the plugin's Params with the host's `n` and `seed`.
             media_type: one of the plugin's types, or None for its default.
-            timeout_s: how long the caller will wait; the setting `timeout_s` when that is less.
-            also: fields that the caller has taken out of the body, named in the hint for an unknown one.
-            size: how many bytes the body had.
-            gone: is done when the caller has hung up.
+            caller: who asks.
+            also: fields that have been taken out of the body, named in the hint for an unknown one.
 
         Raises:
             ModelNotFound, NotReady, BadParams, NotAcceptable, QueueFull, DeadlineExceeded, GenerationFailed.
-            asyncio.CancelledError: `gone` is done.
+            asyncio.CancelledError: `caller.gone` is done.
         """
         served = self.served(model)
         begin = time.perf_counter()
@@ -182,8 +194,9 @@ class Engine:
             with served.breaker.attempt():
                 served.scheduler.check()  # before any work for what has no place
                 request = parse(served.request, body, also)
-                job = Job(body, request, seed_of(request), served.media_type(media_type), request.n, size)
-                await _answer(served, job, min(timeout_s, self.settings.timeout_s), gone)
+                kind = served.media_type(media_type)
+                job = Job(body, request, seed_of(request), kind, request.n, caller.size, caller.on_part)
+                await _answer(served, job, min(caller.timeout_s, self.settings.timeout_s), caller.gone)
             status = 200
         except BrigantineError as error:
             status = error.status
@@ -211,6 +224,10 @@ def _lanes(record: ModelRecord, settings: Settings) -> list[ThreadLane] | list[P
         return [record.loaded]
     assert record.loaded is not None and record.facts is not None, "only what was loaded is served"
     threads = settings.threads if record.facts.device == "cpu" else _GPU_THREADS
+    if record.loaded.takes_steps():
+        threads = (
+            1  # rows that are stepped together cost little more than one; another core has another worker
+        )
     return [ThreadLane(Station(record.loaded, settings.max_n)) for _ in range(threads)]
 
 

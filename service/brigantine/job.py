@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .media import Media
 from .request import Request
 from .station import Made
 
-__all__ = ["Job"]
+__all__ = ["Job", "OnPart"]
+
+OnPart = Callable[[int, Media, bool], None]
+"""Told on the loop, as soon as it is there: the index of a row, and a part of it, or (True) all of it at its end."""
 
 
 class Job:
@@ -24,6 +27,7 @@ class Job:
         media_type: what to render.
         rows: how many, at least one.
         size: the bytes that it holds while it waits.
+        on_part: told what can be shown of its rows.
     """
 
     _numbers = itertools.count()
@@ -36,6 +40,7 @@ class Job:
         media_type: str,
         rows: int = 1,
         size: int = 0,
+        on_part: OnPart | None = None,
     ) -> None:
         self.number = next(self._numbers)
         self.body = body
@@ -44,6 +49,7 @@ class Job:
         self.media_type = media_type
         self.rows = rows
         self.size = size
+        self.on_part = on_part
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Finishes, or fails, when the job is over; it is over when this is cancelled, too."""
         self.made: dict[int, Made] = {}

@@ -21,7 +21,6 @@ class _Task(NamedTuple):
     loop: asyncio.AbstractEventLoop
     orders: Sequence[Order]
     gone: Sequence[int]
-    told: Callable[[Report], None]
 
 
 class ThreadLane:
@@ -31,14 +30,15 @@ class ThreadLane:
 
     def __init__(self, station: Station) -> None:
         self.on_ready: Callable[[], None] = lambda: None
+        self.on_report: Callable[[Report], None] = lambda report: None
         self._station = station
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
         self._thread.start()
 
-    def put(self, orders: Sequence[Order], gone: Sequence[int], told: Callable[[Report], None]) -> None:
+    def put(self, orders: Sequence[Order], gone: Sequence[int]) -> None:
         """As `Lane.put`."""
-        self._tasks.put(_Task(asyncio.get_running_loop(), orders, gone, told))
+        self._tasks.put(_Task(asyncio.get_running_loop(), orders, gone))
 
     def close(self) -> None:
         """End after what was put, for which there is little patience."""
@@ -47,6 +47,25 @@ class ThreadLane:
 
     def _work(self) -> None:
         while task := self._tasks.get():
-            report = self._station.advance(task.orders, task.gone)
-            with suppress(RuntimeError):  # the loop is closed: nobody waits
-                task.loop.call_soon_threadsafe(task.told, report)
+            self._tell(task.loop, self._station.advance(task.orders, task.gone))
+            while self._station.is_running:
+                if (tasks := self._waiting()) is None:
+                    return
+                orders = [order for task in tasks for order in task.orders]
+                gone = [job for task in tasks for job in task.gone]
+                report = self._station.advance(orders, gone)
+                self._tell(task.loop, report._replace(puts=len(tasks)))
+
+    def _waiting(self) -> list[_Task] | None:
+        """What was put while a step ran, without waiting for more; None at the end."""
+        tasks: list[_Task] = []
+        while not self._tasks.empty():
+            task = self._tasks.get()
+            if task is None:
+                return None
+            tasks.append(task)
+        return tasks
+
+    def _tell(self, loop: asyncio.AbstractEventLoop, report: Report) -> None:
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
+            loop.call_soon_threadsafe(self.on_report, report)

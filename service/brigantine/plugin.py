@@ -31,7 +31,7 @@ from .media import Media
 from .model import Arrays, Model
 from .session import Session
 
-__all__ = ["Done", "Params", "Plugin", "run_batch"]
+__all__ = ["Done", "Params", "Part", "Plugin", "run_batch"]
 
 
 class Params(BaseModel):
@@ -48,6 +48,15 @@ class Done(NamedTuple):
 
     row: Arrays
     """The finished row, as `render` takes it."""
+
+
+class Part(NamedTuple):
+    """What `step` returns for a row that goes on, and of which something can be shown already."""
+
+    state: Any
+    """Its next state."""
+    media: Media
+    """What follows what was shown before. The parts of a row are the beginning of what `render` makes of it."""
 
 
 class Plugin(ABC, Generic[P]):
@@ -99,9 +108,14 @@ class Plugin(ABC, Generic[P]):
                 one: after an exception the step is run again with fewer of them, to find the row that causes it.
 
         Returns:
-            In the same order, for each row its next state, or `Done` with the finished row.
+            In the same order, for each row its next state, as it is or in a `Part`, or `Done` with the finished row.
         """
         return [Done(row) for row in run_batch(self.generate, states)]
+
+    @classmethod
+    def takes_steps(cls) -> bool:
+        """Whether its content is made in many steps, which it says by its own `step`."""
+        return cls.step is not Plugin.step  # pyright: ignore[reportUnknownMemberType]
 
     def leave(self, state: Any) -> None:
         """Give back what the state of a row holds that leaves before it is done: nobody waits for it any more."""

@@ -11,17 +11,17 @@ from __future__ import annotations
 import asyncio
 import logging
 import pickle
+import select
 import signal
 import socket
 import struct
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from .discovery import Origin
 from .errors import GenerationFailed, ModelInvalid, NotReady
@@ -57,9 +57,12 @@ class ProcessSpec(NamedTuple):
     batch_timeout_s: float
 
 
-class _Task(NamedTuple):
-    message: bytes
-    told: Callable[[Report], None]
+class _Said(NamedTuple):
+    """What the process sends after each step."""
+
+    report: Report
+    is_running: bool
+    """Whether it goes on by itself."""
 
 
 class ProcessLane:
@@ -77,11 +80,13 @@ class ProcessLane:
     def __init__(self, spec: ProcessSpec) -> None:
         self.ready = False
         self.on_ready: Callable[[], None] = lambda: None
+        self.on_report: Callable[[Report], None] = lambda report: None
         self.facts: Facts
         """What its warm-up has shown."""
         self._spec = spec
         self._first = _framed(sys.path) + _framed(spec)
-        self._tasks: deque[_Task] = deque()
+        self._puts = 0  # that it has not reported
+        self._is_running = False  # whether it goes on by itself
         self._out, self._in = bytearray(), bytearray()
         self._deaths = 0  # since it last made something
         self._closed = False
@@ -90,8 +95,8 @@ class ProcessLane:
         self._start()
         self._wait()
 
-    def put(self, orders: Sequence[Order], gone: Sequence[int], told: Callable[[Report], None]) -> None:
-        """As `Lane.put`. An order that cannot be pickled fails alone, with what the others bring."""
+    def put(self, orders: Sequence[Order], gone: Sequence[int]) -> None:
+        """As `Lane.put`. An order that cannot be pickled fails alone."""
         orders = [order._replace(request=None) for order in orders]  # its class is known in this process only
         try:
             message = _framed((orders, gone))
@@ -99,8 +104,9 @@ class ProcessLane:
             faults = [fault for order in orders if (fault := _unsendable(order)) is not None]
             stuck = {job for job, _, _ in faults}
             message = _framed(([order for order in orders if order.job not in stuck], gone))
-            told = _with(told, faults)
-        self._tasks.append(_Task(message, told))
+            report = Report(faults, [], 0.0, 0.0, puts=0)
+            asyncio.get_running_loop().call_soon(self.on_report, report)
+        self._puts += 1
         self._out += message
         self._watch(asyncio.get_running_loop())
         self._write()
@@ -171,7 +177,7 @@ class ProcessLane:
         if self._loop is not loop:
             self._loop = loop
             loop.add_reader(self._socket, self._read)
-        if self._watchdog is None and self._tasks:
+        if self._watchdog is None and (self._puts or self._is_running):
             self._watchdog = loop.call_later(self._spec.batch_timeout_s, self._process.kill)
 
     def _write(self) -> None:
@@ -212,11 +218,13 @@ class ProcessLane:
             del self._in[:end]
             self._told(pickle.loads(body))
 
-    def _told(self, message: Report | Fault | Facts) -> None:
-        if isinstance(message, Report):
+    def _told(self, message: _Said | Fault | Facts) -> None:
+        if isinstance(message, _Said):
             self._deaths = 0
+            self._puts -= message.report.puts
+            self._is_running = message.is_running
             self._rearm()
-            self._tasks.popleft().told(message)
+            self.on_report(message.report)
         elif isinstance(message, Facts):
             self.facts = message
             self.ready = True
@@ -226,11 +234,11 @@ class ProcessLane:
             raise ConnectionError(str(message.error))
 
     def _rearm(self) -> None:
-        """The next task has its own time."""
+        """Each step has its own time."""
         if self._watchdog is not None:
             self._watchdog.cancel()
             self._watchdog = None
-        if self._loop is not None and len(self._tasks) > 1:
+        if self._loop is not None and (self._puts or self._is_running):
             self._watchdog = self._loop.call_later(self._spec.batch_timeout_s, self._process.kill)
 
     def _replace(self, error: Exception) -> None:
@@ -242,10 +250,10 @@ class ProcessLane:
         how = f"{self._end(_LAST_WORDS_S)}, {error}"
         log.error("the process of %s ended (%s); another one is started", self._spec.path.name, how)
         lost = Fault(_lost(how), "")
-        tasks, self._tasks = list(self._tasks), deque()
+        puts, self._puts = self._puts, 0
+        self._is_running = False
         self._restart_later(loop)
-        for task in tasks:
-            task.told(Report([], [], 0.0, 0.0, lost))
+        self.on_report(Report([], [], 0.0, 0.0, puts=puts, lost=lost))
 
     def _restart_later(self, loop: asyncio.AbstractEventLoop) -> None:
         delay_s = min(_BACK_OFF_S * (2 ** min(self._deaths, 10) - 1), _MOST_BACK_OFF_S)
@@ -287,19 +295,13 @@ def _unsendable(order: Order) -> Outcome | None:
     return None
 
 
-def _with(told: Callable[[Report], None], faults: list[Outcome]) -> Callable[[Report], None]:
-    def also_told(report: Report) -> None:
-        told(report._replace(outcomes=[*report.outcomes, *faults]))
-
-    return also_told
-
-
-def _framed_report(report: Report) -> bytes:
-    """A report to send; a row that cannot be pickled fails alone."""
+def _framed_report(report: Report, is_running: bool) -> bytes:
+    """A report to send; a row that cannot be pickled fails alone, and a part that cannot be is not shown."""
     try:
-        return _framed(report)
+        return _framed(_Said(report, is_running))
     except Exception:
-        return _framed(report._replace(outcomes=[_portable(outcome) for outcome in report.outcomes]))
+        outcomes = [_portable(outcome) for outcome in report.outcomes]
+        return _framed(_Said(report._replace(outcomes=outcomes, parts=()), is_running))
 
 
 def _portable(outcome: Outcome) -> Outcome:
@@ -326,34 +328,40 @@ def main(fd: int) -> None:
     # Its parent decides when it ends; a Ctrl-C at a terminal reaches the whole group.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    with (
-        suppress(EOFError, ConnectionError),
-        socket.socket(fileno=fd) as parent,
-        parent.makefile("rwb") as stream,
-    ):
-        _live(cast("BinaryIO", stream))
+    with suppress(EOFError, ConnectionError), socket.socket(fileno=fd) as parent:
+        _live(parent)
 
 
-def _live(stream: BinaryIO) -> None:
-    def received() -> Any:
-        length = stream.read(_LENGTH.size)
-        if not length:
-            raise EOFError
-        return pickle.loads(stream.read(_LENGTH.unpack(length)[0]))
-
-    def send(framed: bytes) -> None:
-        stream.write(framed)
-        stream.flush()
-
-    sys.path[:] = received()
+def _live(parent: socket.socket) -> None:
+    sys.path[:] = _received(parent)
     try:
-        station, facts = _station(received())
+        station, facts = _station(_received(parent))
     except (EOFError, ConnectionError):
         raise
     except BaseException as error:
-        send(_framed(Fault.of(error, "load")))
+        parent.sendall(_framed(Fault.of(error, "load")))
         return
-    send(_framed(facts))
+    parent.sendall(_framed(facts))
     while True:
-        orders, gone = received()
-        send(_framed_report(station.advance(orders, gone)))
+        tasks = [] if station.is_running else [_received(parent)]
+        while station.is_running and select.select([parent], [], [], 0)[0]:
+            tasks.append(_received(parent))
+        orders = [order for joining, _ in tasks for order in joining]
+        gone = [job for _, leaving in tasks for job in leaving]
+        report = station.advance(orders, gone)._replace(puts=len(tasks))
+        parent.sendall(_framed_report(report, station.is_running))
+
+
+def _received(parent: socket.socket) -> Any:
+    """The next message; waits for it."""
+
+    def read(size: int) -> bytes:
+        data = bytearray()
+        while len(data) < size:
+            chunk = parent.recv(min(size - len(data), _CHUNK))
+            if not chunk:
+                raise EOFError
+            data += chunk
+        return bytes(data)
+
+    return pickle.loads(read(_LENGTH.unpack(read(_LENGTH.size))[0]))

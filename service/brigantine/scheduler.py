@@ -16,11 +16,13 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from .cores import Cores
 from .errors import BrigantineError, NotReady, QueueFull
 from .job import Job
+from .media import Media
 from .station import Fault, Made, Order, Report
 
 __all__ = ["Lane", "Scheduler"]
@@ -43,14 +45,16 @@ class Lane(Protocol):
 
     on_ready: Callable[[], None]
     """Called when it has become ready."""
+    on_report: Callable[[Report], None]
+    """Called on the loop with what each step brought."""
 
     @property
     def ready(self) -> bool:
         """Whether it can take work now."""
         ...
 
-    def put(self, orders: Sequence[Order], gone: Sequence[int], told: Callable[[Report], None]) -> None:
-        """Let these rows join and those jobs leave, take one step, and call `told` on the loop with what it brought."""
+    def put(self, orders: Sequence[Order], gone: Sequence[int]) -> None:
+        """Let these rows join and those jobs leave at the next step; then go on until all rows are done."""
         ...
 
     def close(self) -> None:
@@ -66,6 +70,7 @@ class _Work:
     core: int | None = None
     """The core that it has taken for what it does."""
     puts: int = 0
+    """What it was given and has not taken up yet, or is busy with for the first step."""
     since_s: float = 0.0
     """When it began with the batch that it makes."""
     rows: int = 0
@@ -87,6 +92,7 @@ class Scheduler:
         queue_rows: the most rows of all jobs that are not over.
         queue_bytes: the most bytes of these.
         parallel: how many batches the device runs at once; waiting rows are divided by it.
+        steps: whether rows go on from step to step; others may then join a busy lane at any time.
         cores: where a lane needs one to be woken beside a busy one.
         wake_s: how long the request whose turn it is must last by itself for that.
         on_report: told what each batch brought, and which jobs it has finished, before these know it.
@@ -100,17 +106,20 @@ class Scheduler:
         queue_rows: int,
         queue_bytes: int = 2**30,
         parallel: int | None = None,
+        steps: bool = False,
         cores: Cores | None = None,
         wake_s: float = 0.0,
         on_report: Callable[[Report, Sequence[Job]], None] = lambda report, finished: None,
     ) -> None:
         self._works = [_Work(lane) for lane in lanes]
-        for lane in lanes:
-            lane.on_ready = self._feed_soon
+        for work in self._works:
+            work.lane.on_ready = self._feed_soon
+            work.lane.on_report = partial(self._told, work)
         self._max_batch = max_batch
         self._queue_rows = queue_rows
         self._queue_bytes = queue_bytes
         self._parallel = parallel or len(lanes)
+        self._steps = steps
         self._cores = cores
         self._wake_s = wake_s
         self._on_report = on_report
@@ -200,10 +209,19 @@ class Scheduler:
     def _feed(self) -> None:
         """Give what waits to the lanes with nothing to do, or ahead of its time to a busy one."""
         self._feeding = False
+        if self._closed:
+            return
+        stepping = [work for work in self._works if self._steps and work.rows and work.lane.ready]
+        for work in stepping:
+            if work.gone:
+                self._put(work, 0)
         while takers := self._takers():
             share = self._share(len(takers))
             for work in takers:
                 self._put(work, share) if self._waiting else self._rest(work)
+        for work in stepping:
+            if self._waiting and work.rows < self._max_batch:
+                self._put(work, self._share())
         while self._waiting and (busy := self._nearly_done()):
             self._put(busy, self._share())
         if self._waiting and self._timer is None:  # perhaps beside one that does not end
@@ -262,7 +280,7 @@ class Scheduler:
         return first is not None and (first.rows - first.taken) * self._row_s >= self._wake_s
 
     def _put(self, work: _Work, share: int) -> None:
-        """One step of a lane: a share of what waits, in rows, joins, and who hung up leaves."""
+        """A share of what waits, in rows, joins a lane, and who hung up leaves it."""
         gone, work.gone = work.gone, set[int]()
         for number in gone & work.jobs.keys():
             work.rows -= work.jobs.pop(number)[1]
@@ -272,7 +290,10 @@ class Scheduler:
         while room and self._queue:
             job = next(iter(self._queue))
             take = min(job.rows - job.taken, room)
-            orders.append(Order(job.number, job.body, job.request, job.seed, job.media_type, job.taken, take))
+            shown = job.on_part is not None
+            orders.append(
+                Order(job.number, job.body, job.request, job.seed, job.media_type, job.taken, take, shown)
+            )
             job.taken += take
             room -= take
             self._waiting -= take
@@ -283,13 +304,13 @@ class Scheduler:
         if not work.puts:
             work.since_s = time.perf_counter()
         work.puts += 1
-        work.lane.put(orders, list(gone), lambda report: self._told(work, report))
+        work.lane.put(orders, list(gone))
 
     def _told(self, work: _Work, report: Report) -> None:
-        work.puts -= 1
+        work.puts -= report.puts
         work.since_s = time.perf_counter()
-        if not work.puts:
-            self._rest(work)
+        for number, index, media in report.parts:
+            self._show(work, number, index, media)
         for number, index, outcome in report.outcomes:
             self._settle(work, number, index, outcome)
         finished, self._finished = self._finished, []
@@ -301,13 +322,15 @@ class Scheduler:
         if made := sum(isinstance(outcome, Made) for _, _, outcome in report.outcomes):
             self._measure(work.busy_s / made)
             work.busy_s = 0.0
-        if self._closed:
-            return
+        if not _is_busy(work):
+            self._rest(work)
         self._feed()
-        if not work.puts and (work.rows or work.gone) and work.lane.ready:
-            if self._cores is not None:
-                work.core = self._cores.take()
-            self._put(work, self._share())  # what is made in steps goes on
+
+    def _show(self, work: _Work, number: int, index: int, media: Media) -> None:
+        if number in work.jobs:
+            job, _ = work.jobs[number]
+            if job.on_part is not None and not job.done.done():
+                job.on_part(index, media, False)
 
     def _settle(self, work: _Work, number: int, index: int, outcome: Made | Fault) -> None:
         if number not in work.jobs:
@@ -320,6 +343,8 @@ class Scheduler:
                 work.gone.add(number)
             return
         job.made[index] = outcome
+        if job.on_part is not None and not job.done.done():
+            job.on_part(index, outcome.media, True)
         self._leave(work, job, 1)
         if len(job.made) == job.rows and not job.done.done():
             job.done.set_result(None)
@@ -353,6 +378,7 @@ class Scheduler:
         for work in self._works:
             if job.number in work.jobs and len(job.made) < job.rows:
                 work.gone.add(job.number)
+                self._feed_soon()
 
     def _measure(self, row_s: float) -> None:
         self._row_s = 0.9 * self._row_s + 0.1 * row_s if self._row_s else row_s

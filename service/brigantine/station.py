@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, cast
 
 from .errors import BrigantineError, GenerationFailed
 from .media import Media
-from .plugin import Done, Plugin
+from .plugin import Done, Part, Plugin
 from .request import Request, derive_seed, parse, prepare_row, request_type
 
 __all__ = ["Fault", "Made", "Order", "Outcome", "Report", "Station", "Step"]
@@ -40,6 +40,8 @@ class Order(NamedTuple):
     first: int
     """Index of the first row."""
     rows: int
+    shown: bool = False
+    """Whether somebody waits for its parts."""
 
 
 class Made(NamedTuple):
@@ -51,6 +53,8 @@ class Made(NamedTuple):
     """When its batch was taken up."""
     started_s: float
     """When its first step began."""
+    shown_s: float
+    """When the first of it could be shown: a part, or all of it."""
     computed_s: float
     """When its last step ended."""
     batch_rows: int
@@ -108,6 +112,10 @@ class Report(NamedTuple):
     """Seconds in which the rows that joined were prepared."""
     busy_s: float
     """From taking it up to the last row rendered."""
+    parts: Sequence[tuple[int, int, Media]] = ()
+    """Of rows that go on: the job, the index of the row in it, and what can be shown."""
+    puts: int = 1
+    """How many of what was put into the lane it has taken up."""
     lost: Fault | None = None
     """Why every row that was in the lane is lost, if it is."""
 
@@ -122,8 +130,10 @@ class _Row:
     request: Request
     media_type: str
     taken_s: float
+    shown: bool
     state: Any = None
     started_s: float = 0.0
+    shown_s: float = 0.0
     batch_rows: int = 0
 
 
@@ -140,27 +150,35 @@ class Station:
         self._request = request_type(plugin.params, "Order", max_n)
         self._running: list[_Row] = []
 
+    @property
+    def is_running(self) -> bool:
+        """Whether there are rows that want another step."""
+        return bool(self._running)
+
     def advance(self, orders: Sequence[Order], gone: Iterable[int] = ()) -> Report:
         """Let the rows of `orders` join, those of the jobs that are `gone` leave, and take one step."""
         begin = time.perf_counter()
         outcomes: list[Outcome] = []
         steps: list[Step] = []
+        parts: list[tuple[int, int, Media]] = []
         prepared = begin
         try:
             joined = self._joined(orders, set(gone), outcomes)
             prepared = time.perf_counter()
             self._running = self._step(self._running + joined, outcomes, steps)
+            parts = self._parts()
             self._drop({job for job, _, outcome in outcomes if isinstance(outcome, Fault)})
         except BaseException as error:  # what is not expected costs all that is here, but is reported
             jobs = {row.job for row in self._running} | {order.job for order in orders}
             outcomes = [(job, 0, Fault.of(error, "station")) for job in sorted(jobs)]
             self._running = []
-        return Report(outcomes, steps, prepared - begin, time.perf_counter() - begin)
+        return Report(outcomes, steps, prepared - begin, time.perf_counter() - begin, parts)
 
     def _joined(self, orders: Sequence[Order], gone: set[int], outcomes: list[Outcome]) -> list[_Row]:
         begin = time.perf_counter()
         self._drop(gone)
-        return [row for order in orders for row in self._prepared(order, begin, outcomes)]
+        stayed = [order for order in orders if order.job not in gone]  # some left before they had joined
+        return [row for order in stayed for row in self._prepared(order, begin, outcomes)]
 
     def _drop(self, jobs: set[int]) -> None:
         self._leave(row for row in self._running if row.job in jobs)
@@ -174,7 +192,7 @@ class Station:
             for index in range(order.first, order.first + order.rows):
                 seed = derive_seed(order.seed, index)
                 state = prepare_row(self._plugin, request, seed)
-                rows.append(_Row(order.job, index, seed, request, order.media_type, now, state))
+                rows.append(_Row(order.job, index, seed, request, order.media_type, now, order.shown, state))
         except BaseException as error:  # a plugin may raise anything, and its thread must go on
             self._leave(rows)
             outcomes.append((order.job, order.first, Fault.of(error, "prepare")))
@@ -206,6 +224,18 @@ class Station:
         steps.append(Step(len(rows), now - begin, time.perf_counter() - now))
         return [row for row in rows if not isinstance(row.state, Done)]
 
+    def _parts(self) -> list[tuple[int, int, Media]]:
+        """What can be shown of the rows that go on, which they then hold no longer."""
+        now = time.perf_counter()
+        parts: list[tuple[int, int, Media]] = []
+        for row in self._running:
+            if isinstance(row.state, Part):
+                row.state, media = row.state
+                row.shown_s = row.shown_s or now
+                if row.shown:
+                    parts.append((row.job, row.index, media))
+        return parts
+
     def _bisect(
         self, rows: list[_Row], error: BaseException, outcomes: list[Outcome], steps: list[Step]
     ) -> list[_Row]:
@@ -235,5 +265,5 @@ class Station:
                 raise GenerationFailed(f"render() must return Media, got {type(media).__name__}")
         except BaseException as error:
             return row.job, row.index, Fault.of(error, "render")
-        made = Made(media, row.seed, row.taken_s, row.started_s, now, row.batch_rows)
+        made = Made(media, row.seed, row.taken_s, row.started_s, row.shown_s or now, now, row.batch_rows)
         return row.job, row.index, made

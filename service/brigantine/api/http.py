@@ -14,7 +14,7 @@ from starlette.datastructures import State
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from ..engine import Engine, Generation, Served
+from ..engine import Caller, Engine, Generation, Served
 from ..errors import (
     BadRequest,
     BodyTooLarge,
@@ -169,9 +169,8 @@ async def generate(
     timeout_s = _timeout_s(request)
     watch = _Watch(request)
     try:
-        return await engine_of(request).generate(
-            served.record.name, body, media_type, timeout_s, also, size, watch.gone
-        )
+        caller = Caller(timeout_s, size, watch.gone)
+        return await engine_of(request).generate(served.record.name, body, media_type, caller, also)
     except asyncio.CancelledError:
         if watch.gone.done():
             raise ClientDisconnect from None
