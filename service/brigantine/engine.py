@@ -87,9 +87,15 @@ class Served:
         assert record.plugin is not None and record.facts is not None, "only what was loaded is served"
         self.record = record
         self.plugin: type[AnyPlugin] = record.plugin
-        plugin, facts = record.plugin, record.facts
+        plugin, facts, loaded = record.plugin, record.facts, record.loaded
         self.request = request_type(plugin.params, f"{plugin.name.title()}Request", settings.max_n)
-        self.metrics = metrics.of(record.name, plugin.content, lambda: self.scheduler.waiting)
+        self.metrics = metrics.of(
+            record.name,
+            plugin.content,
+            lambda: self.scheduler.waiting,
+            lambda: loaded.session.cache_used if isinstance(loaded, Plugin) else None,
+            steps=plugin.takes_steps,
+        )
         self.breaker = Breaker(record.name, settings.breaker_failures, self.metrics.resting)
         lanes = _lanes(record, settings)
         on_cpu = facts.device == "cpu"
@@ -101,7 +107,7 @@ class Served:
             max_batch=facts.tried_batch if facts.invariant else 1,
             queue_rows=settings.queue_rows,
             queue_bytes=settings.queue_bytes,
-            steps=plugin.takes_steps(),
+            steps=plugin.takes_steps,
             cores=cores if on_cpu else None,
             wake_s=_WAKE_S if on_cpu else 0.0,
             on_report=self.metrics.batch,
@@ -224,7 +230,7 @@ def _lanes(record: ModelRecord, settings: Settings) -> list[ThreadLane] | list[P
         return [record.loaded]
     assert record.loaded is not None and record.facts is not None, "only what was loaded is served"
     threads = settings.threads if record.facts.device == "cpu" else _GPU_THREADS
-    if record.loaded.takes_steps():
+    if record.loaded.takes_steps:
         threads = (
             1  # rows that are stepped together cost little more than one; another core has another worker
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
@@ -15,6 +16,8 @@ __all__ = ["ThreadLane"]
 
 
 _PATIENCE_S = 10.0
+_QUIET_S = 0.02
+"""How long steps that bring nothing are not reported: waking the event loop takes as long as a small step."""
 
 
 class _Task(NamedTuple):
@@ -33,6 +36,8 @@ class ThreadLane:
         self.on_report: Callable[[Report], None] = lambda report: None
         self._station = station
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        self._untold: Report | None = None
+        self._told_s = 0.0
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
         self._thread.start()
 
@@ -67,5 +72,11 @@ class ThreadLane:
         return tasks
 
     def _tell(self, loop: asyncio.AbstractEventLoop, report: Report) -> None:
+        report = report if self._untold is None else self._untold.then(report)
+        now = time.perf_counter()
+        if not report.is_news and now - self._told_s < _QUIET_S:
+            self._untold = report
+            return
+        self._untold, self._told_s = None, now
         with suppress(RuntimeError):  # the loop is closed: nobody waits
             loop.call_soon_threadsafe(self.on_report, report)

@@ -58,6 +58,11 @@ class Part(NamedTuple):
     media: Media
     """What follows what was shown before. The parts of a row are the beginning of what `render` makes of it."""
 
+    @staticmethod
+    def state_of(made: Any) -> Any:
+        """What `step` made of a row, but for what can be shown of it."""
+        return made.state if isinstance(made, Part) else made
+
 
 class Plugin(ABC, Generic[P]):
     """How one kind of content is made from a model. Each process that serves the model has an instance."""
@@ -72,6 +77,8 @@ class Plugin(ABC, Generic[P]):
     """The MIME types that `render` can make, the default first."""
     isolation: ClassVar[Literal["thread", "process"]] = "thread"
     """`process`: the plugin and its models run beside the worker, in a process that may crash without it."""
+    takes_steps: ClassVar[bool] = False
+    """Whether its rows take many short steps. All of a worker's then run together, and others join them at any step."""
     params: ClassVar[type[Params]]
     """The class of this plugin's Params. Names of the host's fields, such as `n` and `seed`, are taken."""
 
@@ -111,11 +118,6 @@ class Plugin(ABC, Generic[P]):
             In the same order, for each row its next state, as it is or in a `Part`, or `Done` with the finished row.
         """
         return [Done(row) for row in run_batch(self.generate, states)]
-
-    @classmethod
-    def takes_steps(cls) -> bool:
-        """Whether its content is made in many steps, which it says by its own `step`."""
-        return cls.step is not Plugin.step  # pyright: ignore[reportUnknownMemberType]
 
     def leave(self, state: Any) -> None:
         """Give back what the state of a row holds that leaves before it is done: nobody waits for it any more."""

@@ -69,6 +69,8 @@ class _Work:
     lane: Lane
     core: int | None = None
     """The core that it has taken for what it does."""
+    stepping: bool = False
+    """Whether its rows go on from step to step; others can join these."""
     puts: int = 0
     """What it was given and has not taken up yet, or is busy with for the first step."""
     since_s: float = 0.0
@@ -92,7 +94,7 @@ class Scheduler:
         queue_rows: the most rows of all jobs that are not over.
         queue_bytes: the most bytes of these.
         parallel: how many batches the device runs at once; waiting rows are divided by it.
-        steps: whether rows go on from step to step; others may then join a busy lane at any time.
+        steps: whether rows go on from step to step, so that others can join a busy lane at once; otherwise that shows.
         cores: where a lane needs one to be woken beside a busy one.
         wake_s: how long the request whose turn it is must last by itself for that.
         on_report: told what each batch brought, and which jobs it has finished, before these know it.
@@ -211,7 +213,7 @@ class Scheduler:
         self._feeding = False
         if self._closed:
             return
-        stepping = [work for work in self._works if self._steps and work.rows and work.lane.ready]
+        stepping = [work for work in self._works if work.stepping and work.rows and work.lane.ready]
         for work in stepping:
             if work.gone:
                 self._put(work, 0)
@@ -304,6 +306,7 @@ class Scheduler:
         if not work.puts:
             work.since_s = time.perf_counter()
         work.puts += 1
+        work.stepping = work.stepping or self._steps
         work.lane.put(orders, list(gone))
 
     def _told(self, work: _Work, report: Report) -> None:
@@ -322,6 +325,7 @@ class Scheduler:
         if made := sum(isinstance(outcome, Made) for _, _, outcome in report.outcomes):
             self._measure(work.busy_s / made)
             work.busy_s = 0.0
+        work.stepping = self._steps or (work.rows > 0 and (work.stepping or not work.puts))
         if not _is_busy(work):
             self._rest(work)
         self._feed()

@@ -8,10 +8,11 @@ recorded over them. Only what goes in and finished bytes cross the bus.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,8 @@ class SessionOptions(BaseModel):
     """`auto` takes a CUDA device when there is one."""
     intra_threads: int = Field(default=1, ge=1, le=256)
     """Threads inside one run on a CPU. With more than one, a row's bits may depend on its batch."""
+    cache_bytes: int = Field(default=2**29, ge=1)
+    """The most memory for the cache of a language model."""
     gpu_mem_limit_bytes: int = Field(default=0, ge=0)
     """The most device memory for this model's activations; 0 sets no limit."""
     cuda_graphs: bool = True
@@ -95,17 +98,33 @@ def cuda_at_hand() -> bool:
     return "CUDAExecutionProvider" in runtime().get_available_providers()
 
 
+class Cache(Protocol):
+    """What a language model remembers of its sequences."""
+
+    @property
+    def used(self) -> float:
+        """The share that is used, from 0 to 1."""
+        ...
+
+
 class Session:
     """A model's graph, ready to run on one device. `run` may be called from several threads at once."""
 
     def __init__(
-        self, model: Model, engine: Any, buckets: Buckets | None = None, fell_back: bool = False
+        self,
+        model: Model,
+        engine: Any,
+        options: SessionOptions,
+        buckets: Buckets | None = None,
+        fell_back: bool = False,
     ) -> None:
         self.model = model
+        self.options = options
         self.fell_back = fell_back
         """True when ONNX Runtime has CUDA but could not use it: a GPU was there to be had, and the CPU runs."""
         self._engine = engine
         self._buckets = buckets
+        self._cache: Cache | None = None
         self._outputs = [spec.name for spec in model.manifest.outputs]
 
     @classmethod
@@ -143,7 +162,7 @@ class Session:
         _check(model, engine.get_inputs(), model.manifest.inputs, "input")
         _check(model, engine.get_outputs(), model.manifest.outputs, "output")
         buckets = Buckets(ort, engine, model, "cuda") if on_gpu and fixed else None
-        return cls(model, engine, buckets, fell_back=cuda and not on_gpu)
+        return cls(model, engine, options, buckets, fell_back=cuda and not on_gpu)
 
     @property
     def device(self) -> str:
@@ -160,6 +179,32 @@ class Session:
             return self._buckets.run(arrays)
         values = self._engine.run(self._outputs, dict(arrays))
         return dict(zip(self._outputs, values, strict=True))
+
+    def bound(self, inputs: Arrays, outputs: Arrays) -> Callable[[], None]:
+        """The graph over arrays that stay where they are: each call reads `inputs` and writes `outputs`.
+
+        An output may be an input too, where the graph allows that. Arrays must be contiguous; on a GPU their content
+        crosses the bus each time.
+        """
+        binding = self._engine.io_binding()
+        for name, array in inputs.items():
+            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        for name, array in outputs.items():
+            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+
+        def run(kept: tuple[Arrays, Arrays] = (inputs, outputs)) -> None:  # kept: their memory is in use
+            self._engine.run_with_iobinding(binding)
+
+        return run
+
+    def attach(self, cache: Cache) -> None:
+        """What of this session's cache is used shall be asked here."""
+        self._cache = cache
+
+    @property
+    def cache_used(self) -> float | None:
+        """The share of the cache that is used, from 0 to 1; None where there is none."""
+        return None if self._cache is None else self._cache.used
 
 
 class Buckets:

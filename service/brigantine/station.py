@@ -119,6 +119,23 @@ class Report(NamedTuple):
     lost: Fault | None = None
     """Why every row that was in the lane is lost, if it is."""
 
+    @property
+    def is_news(self) -> bool:
+        """Whether somebody waits for it."""
+        return bool(self.outcomes or self.parts or self.puts or self.lost)
+
+    def then(self, later: Report) -> Report:
+        """This one and the next, as one."""
+        return Report(
+            [*self.outcomes, *later.outcomes],
+            [*self.steps, *later.steps],
+            self.prepare_s + later.prepare_s,
+            self.busy_s + later.busy_s,
+            [*self.parts, *later.parts],
+            self.puts + later.puts,
+            self.lost or later.lost,
+        )
+
 
 @dataclass(eq=False, slots=True)
 class _Row:

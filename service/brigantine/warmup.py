@@ -14,7 +14,7 @@ import numpy as np
 from .errors import PluginInvalid
 from .media import Media
 from .model import Arrays
-from .plugin import Done, Plugin
+from .plugin import Done, Part, Plugin
 from .request import prepare_row, request_type
 
 __all__ = ["Facts", "warm_up"]
@@ -79,7 +79,7 @@ def _finish(plugin: Plugin[Any], rows: Sequence[Arrays]) -> list[Arrays]:
                 f"{plugin.name}.step(): expected a state for each of {len(states)} rows, got {len(stepped)}; return "
                 "one for each, in their order"
             )
-        after = dict(zip(states, stepped, strict=True))
+        after = dict(zip(states, map(Part.state_of, stepped), strict=True))
         done |= {index: state.row for index, state in after.items() if isinstance(state, Done)}
         states = {index: state for index, state in after.items() if not isinstance(state, Done)}
     raise PluginInvalid(

@@ -140,16 +140,22 @@ async def test_the_last_one_that_hangs_up_gives_back_its_state_too():
 
 
 @on_a_loop
-async def test_the_places_of_finished_rows_are_taken_by_waiting_ones():
-    speller = Speller()
-    one = scheduler(speller, max_batch=2)
-    long, short = wanted(60), wanted(1, rows=20)
-    one.submit(long)
-    one.submit(short)
-    await asyncio.gather(long.done, short.done)
-    one.close()
-
-    assert len(speller.batches) == 60  # as many as the longest needs: a lane does not wait, but is soon refilled
+async def test_the_place_of_a_finished_row_is_taken_by_a_waiting_one():
+    async with paced() as (one, speller, step):
+        long, short = wanted(6), wanted(1, rows=7)
+        one.submit(long)
+        one.submit(short)
+        await until(speller.stepped.is_set)
+        for waiting in (1, 0):
+            await step()
+            await until(lambda waiting=waiting: one.waiting == waiting)
+            await step()  # a lane does not wait to be given more: the next step may have begun without
+        await step()
+        assert speller.batches[0] == [6, 1, 1, 1]
+        assert sum(batch.count(1) for batch in speller.batches) == 7
+        speller.go_on.release(9)
+        await long.done
+        await short.done
 
 
 @on_a_loop
@@ -191,7 +197,7 @@ async def test_a_lane_that_is_lost_fails_what_ran_between_steps_and_goes_on():
 async def test_what_comes_joins_the_lane_that_goes_on_with_its_steps():
     speller = Speller()
     one = scheduler(speller, 2, max_batch=4, wake_s=1.0)
-    long = wanted(500)
+    long = wanted(50_000)
     one.submit(long)
     await until(lambda: len(speller.batches) > 3)
     one._works.reverse()  # a lane with nothing to do is looked at first
@@ -201,4 +207,4 @@ async def test_what_comes_joins_the_lane_that_goes_on_with_its_steps():
     await long.done
     one.close()
 
-    assert [500, 2] in speller.batches
+    assert [50_000, 2] in speller.batches

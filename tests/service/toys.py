@@ -81,6 +81,7 @@ class Speller(Toy):
     """Made in steps: 1 + 2 + ... + value. With `paced` each step waits for `go_on`."""
 
     name = "speller"
+    takes_steps = True
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,7 +132,7 @@ def wanted(value: int, rows: int = 1, seed: int = 0, size: int = 0) -> Job:
 def scheduler(plugin: Toy, threads: int = 1, **options: Any) -> Scheduler:
     """A scheduler with lanes in threads."""
     lanes = [ThreadLane(Station(cast("Plugin[Any]", plugin), 1000)) for _ in range(threads)]
-    options = {"max_batch": 8, "queue_rows": 1000, "steps": plugin.takes_steps()} | options
+    options = {"max_batch": 8, "queue_rows": 1000, "steps": plugin.takes_steps} | options
     return Scheduler(lanes, **options)  # type: ignore[arg-type]
 
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 
 from ..media import Media
 from ..model import Arrays
-from ..plugin import Done, Plugin
+from ..plugin import Done, Part, Plugin
 from ..request import Request, prepare_row
 from .finding import Breach, Broken
 
@@ -74,7 +74,7 @@ def stepped(plugin: Plugin[Any], states: Sequence[Any]) -> Sequence[Any]:
     """
     after = plugin.step(states)
     if len(after) == len(states):
-        return after
+        return [Part.state_of(one) for one in after]
     breach = Breach(
         f"{type(plugin).__qualname__}.step()",
         f"a state for each of {len(states)} rows",

@@ -1,0 +1,6 @@
+"""Text from any causal language model whose graph keeps a cache."""
+
+from .params import Message, TextParams
+from .plugin import TextPlugin
+
+__all__ = ["Message", "TextParams", "TextPlugin"]

@@ -1,0 +1,124 @@
+"""Sampling: which token comes next, each row by its own wishes and its own random number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Sampling", "Wish", "choose", "likeliest", "log_softmax"]
+
+Row = NDArray[np.float32]
+
+
+class Sampling(NamedTuple):
+    """How a request wants its tokens drawn; see `TextParams`."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+
+    @property
+    def penalises(self) -> bool:
+        """Whether what was there before counts."""
+        return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
+
+    @property
+    def narrows(self) -> bool:
+        """Whether not all tokens may be drawn."""
+        return self.top_p < 1 or self.top_k > 0 or self.min_p > 0
+
+
+class Wish(NamedTuple):
+    """One token that is wanted."""
+
+    sampling: Sampling
+    prompt: tuple[int, ...]
+    made: tuple[int, ...]
+    """Tokens that were made before."""
+    uniform: float
+    """The row's own random number for it, 0 <= uniform < 1."""
+
+
+def choose(logits: NDArray[np.float32], wishes: Sequence[Wish]) -> list[int]:
+    """The token of each row of `logits` [N, vocabulary]. What a row gets depends on itself alone."""
+    if any(wish.sampling.penalises for wish in wishes):
+        logits = np.array(logits)
+        for row, wish in zip(logits, wishes, strict=True):
+            if wish.sampling.penalises:
+                _penalise(row, wish)
+    tokens = [int(token) for token in np.argmax(logits, axis=1)]
+    drawn = [index for index, wish in enumerate(wishes) if wish.sampling.temperature > 0]
+    if drawn:
+        several = [wishes[index] for index in drawn]
+        for index, token in zip(drawn, _draw(logits[drawn], several), strict=True):
+            tokens[index] = token
+    return tokens
+
+
+def _draw(logits: NDArray[np.float32], wishes: Sequence[Wish]) -> list[int]:
+    """One draw from the distribution of each row, by its inverse: the first token at which the sum passes `uniform`."""
+    temperatures = np.array([wish.sampling.temperature for wish in wishes], np.float32)[:, None]
+    shifted = logits - logits.max(axis=1, keepdims=True)
+    # A temperature near 0 may make -inf of a large difference, whose exponential is the 0 that it should be.
+    with np.errstate(over="ignore"):
+        weights = np.exp(shifted / temperatures)  # [N, vocabulary], the likeliest has 1
+    for row, wish in zip(weights, wishes, strict=True):
+        if wish.sampling.narrows:
+            _narrow(row, wish.sampling)
+    sums = weights.cumsum(axis=1, dtype=np.float64)
+    tokens: list[int] = []
+    for row, wish in zip(sums, wishes, strict=True):
+        token = int(row.searchsorted(wish.uniform * row[-1], side="right"))
+        # The product may be rounded up to the whole sum, which only the last token with a weight reaches.
+        tokens.append(token if token < len(row) else int(row.searchsorted(row[-1])))
+    return tokens
+
+
+def _penalise(row: Row, wish: Wish) -> None:
+    """The penalties of CTRL (Keskar et al. 2019) and of OpenAI's API, in place."""
+    sampling = wish.sampling
+    if sampling.repetition_penalty != 1:
+        there = np.unique(np.array(wish.prompt + wish.made))
+        values = row[there]
+        row[there] = np.where(
+            values > 0,
+            values / np.float32(sampling.repetition_penalty),
+            values * np.float32(sampling.repetition_penalty),
+        )
+    if wish.made:
+        there, times = np.unique(np.array(wish.made), return_counts=True)
+        row[there] -= np.float32(sampling.presence_penalty) + np.float32(sampling.frequency_penalty) * times
+
+
+def _narrow(weights: Row, sampling: Sampling) -> None:
+    """Set to 0 what may not be drawn: top-k (Fan et al. 2018), top-p (Holtzman et al. 2020), min-p (Nguyen et al.).
+
+    The likeliest token always stays. Of tokens that are equally likely either all stay or none, but for top-p.
+    """
+    if 0 < sampling.top_k < len(weights):
+        weights[weights < np.partition(weights, -sampling.top_k)[-sampling.top_k]] = 0
+    if sampling.top_p < 1:
+        order = np.argsort(-weights, kind="stable")
+        before = np.cumsum(weights[order], dtype=np.float64)
+        kept = int(before.searchsorted(sampling.top_p * before[-1])) + 1
+        weights[order[kept:]] = 0
+    if sampling.min_p > 0:
+        weights[weights < np.float32(sampling.min_p) * weights.max()] = 0
+
+
+def log_softmax(logits: Row) -> NDArray[np.float64]:
+    """The log probabilities of one row [vocabulary]."""
+    shifted = logits.astype(np.float64) - logits.max()
+    return shifted - np.log(np.exp(shifted).sum())
+
+
+def likeliest(logprobs: NDArray[np.float64], count: int) -> list[int]:
+    """So many likeliest tokens, the likeliest first; the lower number goes before of equals."""
+    return [int(token) for token in np.argsort(-logprobs, kind="stable")[:count]]

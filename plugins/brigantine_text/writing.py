@@ -1,0 +1,181 @@
+"""A text on its way: what is wanted, and what has been made of it so far. Each step makes a new one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from brigantine import Arrays, Place
+from numpy.typing import NDArray
+
+from .sampling import Sampling, Wish, likeliest, log_softmax
+
+__all__ = ["Scored", "Task", "Writing"]
+
+
+class Task(NamedTuple):
+    """What one row of a request wants."""
+
+    prompt: tuple[int, ...]
+    uniforms: NDArray[np.float64]
+    """[max_tokens], from 0 to 1: one for each token, drawn from the row's seed."""
+    stops: tuple[bytes, ...]
+    sampling: Sampling
+    logprobs: int
+    """How many likeliest tokens are told beside each; under 0 for no log probabilities."""
+    echo: bool
+
+    @classmethod
+    def of(cls, row: Arrays) -> Task:
+        """Out of the arrays that `TextPlugin.prepare` made."""
+        return cls(
+            prompt=tuple(row["prompt"].tolist()),
+            uniforms=row["uniforms"],
+            stops=tuple(stop.encode() for stop in row["stop"].tolist()),
+            sampling=Sampling(*(row[name].item() for name in Sampling._fields)),
+            logprobs=row["logprobs"].item(),
+            echo=row["echo"].item(),
+        )
+
+    @property
+    def scores_prompt(self) -> bool:
+        """Whether the log probabilities of the prompt are wanted, too: then all of it must be read."""
+        return self.echo and self.logprobs >= 0
+
+
+class Scored(NamedTuple):
+    """A token with its log probability, and the likeliest ones in its place."""
+
+    token: int
+    logprob: float
+    """Not a number for the first of all, which nothing comes before."""
+    top: tuple[tuple[int, float], ...]
+
+    @classmethod
+    def of(cls, token: int, logits: NDArray[np.float32], count: int) -> Scored:
+        """By the model's own distribution, `logits` [vocabulary], before any wish about sampling."""
+        logprobs = log_softmax(logits)
+        return cls(
+            token,
+            float(logprobs[token]),
+            tuple((one, float(logprobs[one])) for one in likeliest(logprobs, count)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """The state of one row."""
+
+    task: Task
+    place: Place | None = None
+    """Its place in the cache; None while all are taken."""
+    cached: int = 0
+    """Tokens of the prompt that were in the cache already."""
+    read: int = 0
+    """Tokens of the prompt that have been read."""
+    tokens: tuple[int, ...] = ()
+    """What has been made."""
+    text: bytes = b""
+    """What can be shown of it, in whole characters."""
+    held: bytes = b""
+    """What comes after that: part of a character, or the beginning of a stop."""
+    scored: tuple[Scored, ...] = ()
+    told: int = 0
+    """Bytes of the text, and below tokens of `scored`, that were in parts."""
+    told_scored: int = 0
+    last: NDArray[np.float32] | None = None
+    """The logits [vocabulary] behind what was read, where the prompt is scored."""
+
+    @property
+    def is_read(self) -> bool:
+        """Whether the next token can be made."""
+        return self.read == len(self.task.prompt)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether as many tokens are made as are wanted."""
+        return len(self.tokens) == len(self.task.uniforms)
+
+    @classmethod
+    def begin(cls, task: Task, prompt: bytes) -> Writing:
+        """Nothing is made yet; `prompt` is what its tokens stand for."""
+        return cls(task, text=_characters(prompt) if task.echo else b"")
+
+    def wish(self) -> Wish:
+        """For the next token."""
+        return Wish(
+            self.task.sampling, self.task.prompt, self.tokens, float(self.task.uniforms[len(self.tokens)])
+        )
+
+    def has_read(self, logits: NDArray[np.float32]) -> Writing:
+        """The next tokens of the prompt have been read, and gave logits [T, vocabulary]."""
+        read = self.read + len(logits)
+        if not self.task.scores_prompt:
+            return replace(self, read=read)
+        chunk = self.task.prompt[self.read : read]
+        before: Sequence[NDArray[np.float32] | None] = [self.last, *logits[:-1]]
+        scored = (
+            Scored(token, math.nan, ()) if row is None else Scored.of(token, row, self.task.logprobs)
+            for token, row in zip(chunk, before, strict=True)
+        )
+        return replace(self, read=read, scored=(*self.scored, *scored), last=logits[-1].copy())
+
+    def has_made(self, token: int, piece: bytes, logits: NDArray[np.float32]) -> tuple[Writing, bool]:
+        """A token has been chosen by `logits` [vocabulary], which is `piece`; and whether a stop ends the text now."""
+        shown, held, stopped = _cut(self.held, piece, self.task.stops)
+        scored = self.scored
+        if self.task.logprobs >= 0:
+            scored = (*scored, Scored.of(token, logits, self.task.logprobs))
+        made = replace(
+            self, tokens=(*self.tokens, token), text=self.text + shown, held=held, scored=scored, last=None
+        )
+        return made, stopped
+
+    def has_told(self) -> Writing:
+        """All that can be shown by now has been."""
+        return replace(self, told=len(self.text), told_scored=len(self.scored))
+
+    def whole(self) -> bytes:
+        """All of the text, of which nothing more will come: but for a character that has only begun."""
+        return self.text + _characters(self.held[: _whole(self.held)])
+
+
+class _Cut(NamedTuple):
+    """What a new piece makes of the text that is held back."""
+
+    shown: bytes
+    held: bytes
+    stopped: bool
+
+
+def _cut(held: bytes, piece: bytes, stops: Sequence[bytes]) -> _Cut:
+    """What can be shown when `piece` comes behind `held`: all before a stop, else all that cannot belong to one."""
+    raw = held + piece
+    found = [at for stop in stops if (at := raw.find(stop)) >= 0]
+    if found:
+        return _Cut(_characters(raw[: min(found)]), b"", True)
+    end = min(_whole(raw), len(raw) - max((_begun(raw, stop) for stop in stops), default=0))
+    return _Cut(_characters(raw[:end]), raw[end:], False)
+
+
+def _whole(raw: bytes) -> int:
+    """How many bytes of UTF-8 there are before a character that has only begun."""
+    for back in range(1, min(4, len(raw) + 1)):
+        byte = raw[-back]
+        if byte & 0xC0 != 0x80:  # not the continuation of one
+            length = 1 if byte < 0xC0 else 2 if byte < 0xE0 else 3 if byte < 0xF0 else 4
+            return len(raw) - back if length > back else len(raw)
+    return len(raw)
+
+
+def _begun(raw: bytes, stop: bytes) -> int:
+    """The length of the longest end of `raw` that a stop begins with."""
+    return next((size for size in range(min(len(raw), len(stop) - 1), 0, -1) if raw.endswith(stop[:size])), 0)
+
+
+def _characters(raw: bytes) -> bytes:
+    """The same, with what is no UTF-8 replaced: a model may make any bytes."""
+    return raw.decode("utf-8", "replace").encode()

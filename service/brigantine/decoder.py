@@ -1,0 +1,231 @@
+"""The decoder: predicts the next token of many sequences at once, and remembers in a cache what it has read of each.
+
+Sequences that are decoded together lie beside each other, so that a graph can append to the cache where it lies, as
+GroupQueryAttention does; what a graph returns in a longer cache is copied back. A prompt is read in chunks that begin
+at multiples of `CHUNK`, whatever else runs, and only whole ones are reused: so the bits of a sequence depend on its own
+tokens alone.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import ModelInvalid
+from .model import TensorSpec
+from .session import Session
+from .slots import Place, Slots
+
+__all__ = ["CHUNK", "Decoder"]
+
+CHUNK = 32
+"""Tokens of a prompt that are read at a time: about as much work as one step of a full batch."""
+_ROUND = 64
+"""A cache that grows is given padded to a multiple of so many tokens, which its own length alone decides: a sum over
+more zeros may be rounded in another way."""
+
+_FEWEST = 4
+"""Sequences for which there is room in the cache: a very long context is cut to that."""
+
+_IDS, _MASK, _POSITIONS, _LOGITS = "input_ids", "attention_mask", "position_ids", "logits"
+
+Logits = NDArray[np.float32]
+
+
+class Decoder:
+    """A causal language model's graph with its cache. Several threads may use it; it serves one at a time.
+
+    The tensors are named as by onnxruntime-genai and optimum: `input_ids`, `attention_mask`, perhaps `position_ids`,
+    `past_key_values.<layer>.key` and `.value`; `logits`, `present.<layer>.key` and `.value`.
+
+    Args:
+        session: runs the graph.
+        context: the most tokens that the model reads.
+
+    Raises:
+        ModelInvalid: it is no such graph, or not even one sequence fits into the setting `cache_bytes`.
+    """
+
+    def __init__(self, session: Session, context: int) -> None:
+        manifest = session.model.manifest
+        inputs = {spec.name: spec for spec in manifest.inputs}
+        self._session = session
+        self._pasts = [name for name in inputs if name.startswith("past_key_values.")]
+        self._presents = [name.replace("past_key_values", "present", 1) for name in self._pasts]
+        self._check(inputs, {spec.name for spec in manifest.outputs})
+        self._has_positions = _POSITIONS in inputs
+        self._whole = np.dtype(inputs[_IDS].dtype)
+        cache = inputs[self._pasts[0]]
+        heads, head_dim = int(cache.shape[1]), int(cache.shape[3])
+        token_bytes = len(self._pasts) * heads * head_dim * np.dtype(cache.dtype).itemsize
+        tokens = session.options.cache_bytes // token_bytes
+        self.context = min(context, max(tokens // _FEWEST, CHUNK))
+        """The most tokens of a sequence here: fewer than the model may read, where the cache holds too few."""
+        slots = min(manifest.max_batch, tokens // self.context)
+        if slots < 1:
+            raise ModelInvalid(
+                f"{manifest.name}: {CHUNK} tokens take {token_bytes * CHUNK} bytes of cache, and "
+                f"BRIGANTINE_CACHE_BYTES allows {session.options.cache_bytes}; allow more"
+            )
+        self.vocabulary = next(int(spec.shape[2]) for spec in manifest.outputs if spec.name == _LOGITS)
+        """How many tokens there are."""
+        self._slots = Slots(len(self._pasts), slots, (heads, self.context, head_dim), cache.dtype, CHUNK)
+        self._lock = threading.Lock()
+        self._batches: dict[int, _Batch] = {}
+        self._in_place = self._appends_in_place()
+        session.attach(self)
+
+    @property
+    def used(self) -> float:
+        """The share of the cache that sequences fill, from 0 to 1."""
+        with self._lock:
+            return self._slots.used
+
+    def place(self, tokens: Sequence[int], reuse: bool = True) -> tuple[Place, int] | None:
+        """A place for a sequence, and how many tokens of its prompt need not be read; None: all are taken.
+
+        Args:
+            tokens: its prompt, at least one token.
+            reuse: whether to begin with what another sequence has read; the logits of that part are not to be had.
+        """
+        with self._lock:
+            return self._slots.take(tokens, reuse)
+
+    def read(self, place: Place, tokens: Sequence[int], start: int) -> Logits:
+        """Read the next chunk of a prompt: logits [T, vocabulary], T = min(CHUNK, what is left).
+
+        Args:
+            place: the sequence's.
+            tokens: the whole prompt.
+            start: how much of it has been read, a multiple of CHUNK.
+        """
+        chunk = np.asarray([tokens[start : start + CHUNK]], self._whole)  # [1, T]
+        with self._lock:
+            slot = self._slots.slot_of(place)
+            logits = self._run([slot], chunk, np.array([start]))
+            self._slots.has_read(place, tokens[: start + chunk.shape[1]])
+        return logits[0]
+
+    def decode(self, places: Sequence[Place], tokens: Sequence[int], lengths: Sequence[int]) -> Logits:
+        """One more token for each of N sequences: the logits [N, vocabulary] after it.
+
+        Args:
+            places: theirs.
+            tokens: the token that each goes on with.
+            lengths: how many come before it.
+        """
+        with self._lock:
+            slots = np.array(self._slots.gather(places))
+            order = np.argsort(slots)
+            ids = np.asarray(tokens, self._whole)[order, None]  # [N, 1]
+            logits = self._run(list(range(len(places))), ids, np.asarray(lengths)[order])
+            for place, length in zip(places, lengths, strict=True):
+                self._slots.has_grown(place, length + 1)
+        return logits[slots, 0]
+
+    def _run(self, slots: list[int], ids: NDArray[Any], past: NDArray[Any]) -> Logits:
+        """The tokens `ids` [N, T] behind `past` [N] others in slots beside each other: logits [N, T, vocabulary]."""
+        return self._run_in_place(slots, ids, past) if self._in_place else self._run_grown(slots, ids, past)
+
+    def _run_in_place(self, slots: list[int], ids: NDArray[Any], past: NDArray[Any]) -> Logits:
+        if ids.shape[1] > 1 or slots[0]:
+            return self._batch(slots, ids.shape[1]).run(ids, past)
+        if len(slots) not in self._batches:  # a step of so many sequences, which always have the first slots
+            self._batches[len(slots)] = self._batch(slots, 1)
+        return self._batches[len(slots)].run(ids, past)
+
+    def _batch(self, slots: list[int], length: int) -> _Batch:
+        kept = self._slots.tensors[:, slots[0] : slots[-1] + 1]  # [layers, N, heads, context, head_dim]
+        inputs = dict(zip(self._pasts, kept, strict=True))
+        outputs = dict(zip(self._presents, kept, strict=True))
+        shape = len(slots), length, self.vocabulary
+        return _Batch(self._session, inputs, outputs, shape, self._whole)
+
+    def _run_grown(self, slots: list[int], ids: NDArray[Any], past: NDArray[Any]) -> Logits:
+        """Rows whose pasts are padded to the same length run together."""
+        padded = np.minimum(-(-past // _ROUND) * _ROUND, self.context)
+        parts = [np.flatnonzero(padded == length) for length in np.unique(padded)]
+        made = [
+            self._run_padded(np.array(slots)[rows], ids[rows], past[rows], int(padded[rows[0]]))
+            for rows in parts
+        ]
+        return np.concatenate(made)[np.argsort(np.concatenate(parts))]
+
+    def _run_padded(self, slots: NDArray[Any], ids: NDArray[Any], past: NDArray[Any], padded: int) -> Logits:
+        length = ids.shape[1]
+        tensors = self._slots.tensors
+        mask = np.ones((len(slots), padded + length), self._whole)
+        mask[:, :padded] = np.arange(padded) < past[:, None]
+        feeds: dict[str, NDArray[Any]] = {_IDS: ids, _MASK: mask}
+        if self._has_positions:
+            feeds[_POSITIONS] = np.asarray(past[:, None] + np.arange(length), self._whole)
+        for index, name in enumerate(self._pasts):
+            feeds[name] = tensors[index, slots, :, :padded]
+        made = self._session.run(feeds)
+        for index, name in enumerate(self._presents):
+            fresh = made[name][:, :, -length:]  # [N, heads, T, head_dim]
+            for row, slot in enumerate(slots):
+                tensors[index, slot, :, past[row] : past[row] + length] = fresh[row]
+        return made[_LOGITS].astype(np.float32, copy=False)
+
+    def _appends_in_place(self) -> bool:
+        """Whether the graph appends to a cache where it lies, which shows when it is tried."""
+        ids, past = np.zeros((1, 2), self._whole), np.array([0])
+        tensors = self._slots.tensors
+        expected = self._run_grown([0], ids, past)
+        cache = np.array(tensors[:, 0, :, :2])
+        tensors[:, 0] = 0
+        try:
+            logits = self._batch([0], 2).run(ids, past)
+            same = _close(logits, expected) and _close(tensors[:, 0, :, :2], cache)
+        except Exception:  # ONNX Runtime says in its own ways that the cache that comes out has another shape
+            same = False
+        tensors[:, 0] = 0
+        return same
+
+    def _check(self, inputs: Mapping[str, TensorSpec], outputs: set[str]) -> None:
+        missing = sorted(({_IDS, _MASK} - set(inputs)) | ({_LOGITS, *self._presents} - outputs))
+        if not self._pasts:
+            missing.append("past_key_values.<layer>.key and .value")
+        if missing:
+            raise ModelInvalid(
+                f"{self._session.model.graph}: expected the tensors of a language model with a cache, missing are "
+                f"{', '.join(missing)}; export it with its cache, as `brigantine models import` does"
+            )
+
+
+class _Batch:
+    """So many rows of so many tokens over slots beside each other, bound once."""
+
+    def __init__(
+        self,
+        session: Session,
+        inputs: Mapping[str, NDArray[Any]],
+        outputs: Mapping[str, NDArray[Any]],
+        shape: tuple[int, int, int],
+        whole: np.dtype[Any],
+    ) -> None:
+        rows, length, _ = shape
+        context = next(iter(inputs.values())).shape[2]
+        self._ids = np.zeros((rows, length), whole)
+        self._mask = np.zeros((rows, context), whole)
+        self._steps: NDArray[Any] = np.arange(context)
+        self._logits = np.zeros(shape, np.float32)
+        self._run: Callable[[], None] = session.bound(
+            {_IDS: self._ids, _MASK: self._mask, **inputs}, {_LOGITS: self._logits, **outputs}
+        )
+
+    def run(self, ids: NDArray[Any], past: NDArray[Any]) -> Logits:
+        """The tokens `ids` [N, T] behind `past` [N] others: logits [N, T, vocabulary], until the next run."""
+        self._ids[:] = ids
+        self._mask[:] = self._steps < past[:, None] + ids.shape[1]
+        self._run()
+        return self._logits
+
+
+def _close(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    return bool(np.allclose(one, other, atol=1e-3))

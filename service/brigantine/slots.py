@@ -1,0 +1,129 @@
+"""The slots of a cache: a fixed number of places, one for a sequence, each as long as the longest may be.
+
+How much memory they take is known before the first request. A slot that is free keeps the beginning of the sequence
+that had it, and the next sequence with the same beginning need not be read from its first token again.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+from weakref import ReferenceType, WeakKeyDictionary, ref
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+__all__ = ["Place", "Slots"]
+
+
+class Place:
+    """A sequence's place in the cache: its own until nothing refers to it any more."""
+
+    __slots__ = ("__weakref__",)
+
+
+class Slots:
+    """The memory of a cache, and who has which part of it. For one thread at a time.
+
+    Args:
+        layers: tensors of the cache, keys and values each counted.
+        slots: how many sequences have a place at a time.
+        shape: (heads, tokens, head_dim) of one tensor for one sequence.
+        dtype: of the numbers.
+        chunk: tokens that are read at a time; beginnings are reused in whole chunks.
+    """
+
+    def __init__(
+        self, layers: int, slots: int, shape: tuple[int, int, int], dtype: DTypeLike, chunk: int
+    ) -> None:
+        # Pages that nobody has written to take no memory yet.
+        self.tensors: NDArray[Any] = np.zeros((layers, slots, *shape), dtype)
+        """[layers, slots, heads, tokens, head_dim]"""
+        self._chunk = chunk
+        self._slot_of: WeakKeyDictionary[Place, int] = WeakKeyDictionary()
+        self._owners: list[ReferenceType[Place] | None] = [None] * slots
+        self._beginnings: list[tuple[int, ...]] = [()] * slots  # tokens whose whole chunks are in a slot
+        self._filled = [0] * slots
+        self._used_at = [0] * slots
+        self._clock = itertools.count(1)
+
+    @property
+    def used(self) -> float:
+        """The share of the cache that sequences fill, from 0 to 1."""
+        return sum(self._filled[slot] for slot in self._slot_of.values()) / self.tensors[0, :, 0, :, 0].size
+
+    def take(self, tokens: Sequence[int], reuse: bool) -> tuple[Place, int] | None:
+        """A place for a sequence that begins with `tokens`, and how many of these are in it; None: all are taken."""
+        free = [slot for slot in range(len(self._owners)) if self._is_free(slot)]
+        if not free:
+            return None
+        known, source = self._longest(tokens) if reuse else (0, 0)
+        slot = source if known and source in free else min(free, key=self._used_at.__getitem__)
+        if slot != source:
+            self.tensors[:, slot, :, :known] = self.tensors[:, source, :, :known]
+        place = Place()
+        self._owners[slot] = ref(place)
+        self._slot_of[place] = slot
+        self._beginnings[slot] = tuple(tokens[:known])
+        self._filled[slot] = known
+        self._used_at[slot] = next(self._clock)
+        return place, known
+
+    def slot_of(self, place: Place) -> int:
+        """Where a sequence lies now."""
+        return self._slot_of[place]
+
+    def has_read(self, place: Place, tokens: Sequence[int]) -> None:
+        """The sequence consists of these tokens of its prompt so far; those in whole chunks may be reused."""
+        slot = self._slot_of[place]
+        self._filled[slot] = len(tokens)
+        self._beginnings[slot] = tuple(tokens[: len(tokens) // self._chunk * self._chunk])
+
+    def has_grown(self, place: Place, length: int) -> None:
+        """The sequence has so many tokens by now."""
+        self._filled[self._slot_of[place]] = length
+
+    def gather(self, places: Sequence[Place]) -> list[int]:
+        """Let these sequences have the first slots, beside each other; gives the slot of each."""
+        slots = {self._slot_of[place] for place in places}
+        holes = [slot for slot in range(len(places)) if slot not in slots]
+        away = sorted(slot for slot in slots if slot >= len(places))
+        for hole, slot in zip(holes, away, strict=True):
+            self._swap(hole, slot)
+        return [self._slot_of[place] for place in places]
+
+    def _is_free(self, slot: int) -> bool:
+        owner = self._owners[slot]
+        return owner is None or owner() is None
+
+    def _longest(self, tokens: Sequence[int]) -> tuple[int, int]:
+        """How many tokens of a beginning are in the cache, in whole chunks, and where. The last one is always read."""
+        most = (len(tokens) - 1) // self._chunk
+        return max(
+            (self._common(beginning, tokens, most), slot) for slot, beginning in enumerate(self._beginnings)
+        )
+
+    def _common(self, beginning: tuple[int, ...], tokens: Sequence[int], most: int) -> int:
+        """How many tokens both begin with, in at most so many whole chunks."""
+        size = self._chunk
+        for count in range(min(most, len(beginning) // size)):
+            chunk = slice(count * size, (count + 1) * size)
+            if beginning[chunk] != tuple(tokens[chunk]):
+                return count * size
+        return min(most, len(beginning) // size) * size
+
+    def _swap(self, one: int, other: int) -> None:
+        length = max(map(self._kept, (one, other)))
+        aside = np.array(self.tensors[:, one, :, :length])
+        self.tensors[:, one, :, :length] = self.tensors[:, other, :, :length]
+        self.tensors[:, other, :, :length] = aside
+        for facts in (self._owners, self._beginnings, self._filled, self._used_at):
+            facts[one], facts[other] = facts[other], facts[one]  # type: ignore[index]
+        for slot in (one, other):
+            owner = self._owners[slot]
+            if owner is not None and (place := owner()) is not None:
+                self._slot_of[place] = slot
+
+    def _kept(self, slot: int) -> int:
+        return len(self._beginnings[slot]) if self._is_free(slot) else self._filled[slot]
