@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, Stri
 
 __all__ = ["Message", "TextParams"]
 
-_MOST_CHARACTERS = 1_000_000
-_MOST_TOKENS = 1_000_000
+_MOST_CHARACTERS = 262_144
+_MOST_TOKENS = 131_072
 
 Token = Annotated[StrictInt, Field(ge=0, le=10_000_000)]
 Stop = Annotated[StrictStr, Field(min_length=1, max_length=256)]

@@ -194,16 +194,19 @@ class TextPlugin(Plugin[TextParams]):
             if params.prompt:
                 raise BadParams([FieldError("messages", "no prompt beside them", "both")])
             try:
-                return self.vocabulary.encode_chat([message.model_dump() for message in params.messages])
+                prompt = self.vocabulary.encode_chat([message.model_dump() for message in params.messages])
             except ValueError as error:
                 raise BadParams([FieldError("messages", "what the model can be told", str(error))]) from error
-        if isinstance(params.prompt, str):
-            prompt = self.vocabulary.encode(params.prompt)
         else:
-            prompt = params.prompt
-            if prompt and max(prompt) >= self.decoder.vocabulary:
-                expected = f"tokens under {self.decoder.vocabulary}"
-                raise BadParams([FieldError("prompt", expected, str(max(prompt)))])
+            prompt = (
+                self.vocabulary.encode(params.prompt) if isinstance(params.prompt, str) else params.prompt
+            )
+        if prompt and max(prompt) >= self.decoder.vocabulary:  # a tokenizer may have more than the graph, too
+            field, expected = (
+                "messages" if params.messages else "prompt",
+                f"tokens under {self.decoder.vocabulary}",
+            )
+            raise BadParams([FieldError(field, expected, str(max(prompt)))])
         return prompt or self.begin[:1] or self.vocabulary.encode("\n")
 
 

@@ -17,8 +17,7 @@ _PLAIN_CHAT = """\
 {%- for message in messages %}{{ message.role | upper }}:
 {{ message.content }}
 
-{% endfor %}ASSISTANT:
-"""
+{% endfor %}ASSISTANT:{{ "\n" }}"""
 """For a model without a template: a play, whose next speaker is the assistant."""
 
 

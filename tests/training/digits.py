@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import torch
-from brigantine_training.config import Config, make_config
+from brigantine_training.config import GanConfig, make_config
 from brigantine_training.data import Dataset
 
 
@@ -25,7 +25,7 @@ def tiny_dataset(images: int = 64, side: int = 8) -> Dataset:
     )
 
 
-def tiny_config(**changes: object) -> Config:
+def tiny_config(**changes: object) -> GanConfig:
     """The recipe with the smallest networks, on one CPU thread, in float32, ended by steps."""
     values = {
         "dataset": "mnist",
@@ -39,7 +39,9 @@ def tiny_config(**changes: object) -> Config:
         "device": "cpu",
         "precision": "float32",
     }
-    return make_config({**values, **changes}, "a test")
+    config = make_config({**values, **changes}, "a test")
+    assert isinstance(config, GanConfig)
+    return config
 
 
 def write_idx(data_dir: Path, images: int = 40) -> None:

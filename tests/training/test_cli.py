@@ -11,7 +11,8 @@ import pytest
 from brigantine_training import cli, finish, runtime
 from brigantine_training.config import Config
 from brigantine_training.errors import ConfigError, DataError, RunError
-from brigantine_training.run import load_generator, read_config, read_record
+from brigantine_training.gan import load_generator
+from brigantine_training.run import read_config, read_record
 from typer.testing import CliRunner
 
 from tests.training.digits import write_idx
@@ -127,7 +128,8 @@ def test_a_mistake_is_one_line_without_a_traceback_and_without_waiting_for_torch
     assert done.returncode == 2
     said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     assert said == [
-        "error: preset 'mnits': no such preset. Known: mnist, mnist-dcgan, mnist-mlp; or give a path ending in .toml."
+        "error: preset 'mnits': no such preset. Known: mnist, mnist-dcgan, mnist-mlp, shakespeare; or give a path ending "
+        "in .toml."
     ]
     assert not re.search(r"\| +torch$", done.stderr, re.M)
 

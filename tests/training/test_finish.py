@@ -15,7 +15,7 @@ from brigantine_training.errors import DataError, RunError, ScoringError
 from brigantine_training.evaluate import MEASURES, Recipe
 from brigantine_training.finish import evaluate_model, export_run, finish_run
 from brigantine_training.networks import build_generator
-from brigantine_training.provenance import Provenance
+from brigantine_training.provenance import GanProvenance
 from brigantine_training.run import RunFolder, RunRecord
 from PIL import Image
 from rich.console import Console
@@ -48,7 +48,6 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path:
         command="brigantine-train run mnist --budget 10m",
         seconds=90.0,
         steps=10,
-        images_seen=80,
         commit="c0ffee",
         versions={"torch": "2"},
         seed=3,
@@ -57,8 +56,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Path:
         threads=1,
         dataset=dataset.name,
         dataset_sha256=dataset.sha256,
-        parameters_generator=1234,
-        parameters_discriminator=567,
+        counts={"images_seen": 80, "parameters_generator": 1234, "parameters_discriminator": 567},
     )
     folder.write_checkpoint(state, record)
     folder.close()
@@ -78,7 +76,7 @@ def test_a_run_ends_as_a_judged_model(run_dir: Path, dataset: Dataset, quick_rec
     assert {score.samples for score in model.manifest.scores.values()} == {200}
     assert model.manifest.scores["fid"].value > 20 * (model.manifest.scores["fid"].floor or 0)
     assert model.manifest.labels[1].model_dump() == {"name": "cross", "aliases": ("1",)}
-    provenance = Provenance.read(model.manifest)
+    provenance = GanProvenance.read(model.manifest)
     assert provenance.data.sha256 == dataset.sha256
     assert provenance.evaluation is not None
     assert provenance.evaluation.classifier == quick_recipe.key(dataset)
@@ -118,7 +116,7 @@ def test_a_run_is_not_exported_as_trained_on_other_data(run_dir: Path, dataset: 
 def test_a_model_without_provenance_is_refused(exported: Model):
     manifest = exported.manifest.model_copy(update={"training": {"command": "magic"}})
     with pytest.raises(ScoringError, match=r"missing or wrong: commit, .*data"):
-        Provenance.read(manifest)
+        GanProvenance.read(manifest)
 
 
 def test_the_commands_export_and_judge_again(

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from brigantine_training.config import Config
+from brigantine_training.config import GanConfig
 from brigantine_training.errors import DivergedError
 from brigantine_training.loop import Interval, Loop, Origin, StopSignal
 from brigantine_training.progress import TrainingProgress
 from brigantine_training.run import RunFolder, read_checkpoint, read_record
 from brigantine_training.runtime import choose_runtime
+from brigantine_training.trainer import GanTrainer
 from rich.console import Console
 
 from tests.training.digits import tiny_config, tiny_dataset
@@ -29,7 +30,7 @@ def _after(steps: int) -> Callable[[], bool]:
     return lambda: next(asked, None) is None
 
 
-def _train(out: Path, config: Config, stop: Callable[[], bool] = _never, resume: bool = False) -> bool:
+def _train(out: Path, config: GanConfig, stop: Callable[[], bool] = _never, resume: bool = False) -> bool:
     checkpoint = read_checkpoint(out) if resume else None
     if checkpoint is None:
         folder = RunFolder.create(out, config)
@@ -37,7 +38,8 @@ def _train(out: Path, config: Config, stop: Callable[[], bool] = _never, resume:
         folder = RunFolder.resume(out, config, checkpoint["trainer"]["steps"])
     origin = Origin(config, tiny_dataset(), choose_runtime(config), "brigantine-train run mnist")
     with TrainingProgress(Console(file=io.StringIO())) as shown:
-        done = Loop(origin, folder, shown, checkpoint).train(stop)
+        trainer = GanTrainer(config, tiny_dataset(), origin.runtime)
+        done = Loop(trainer, origin, folder, shown, checkpoint).train(stop)
     folder.close()
     return done
 
@@ -75,7 +77,12 @@ def test_a_run_leaves_its_record_its_log_and_its_samples(tmp_path: Path):
     config = tiny_config(budget_steps=4, log_every_seconds=1e-6, sample_every_seconds=1e-6)
     _train(tmp_path / "run", config)
     record = read_record(tmp_path / "run")
-    assert (record.steps, record.images_seen, record.threads, record.precision) == (4, 32, 1, "float32")
+    assert (record.steps, record.counts["images_seen"], record.threads, record.precision) == (
+        4,
+        32,
+        1,
+        "float32",
+    )
     lines = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]
     assert lines[-1]["progress"] == 1
@@ -97,7 +104,8 @@ def test_a_run_that_diverges_keeps_its_last_checkpoint(tmp_path: Path):
     config = config.changed(budget_steps=6)
     folder = RunFolder.resume(tmp_path / "run", config, 3)
     origin = Origin(config, tiny_dataset(), choose_runtime(config), "brigantine-train run mnist")
-    loop = Loop(origin, folder, TrainingProgress(Console(file=io.StringIO())), checkpoint)
+    trainer = GanTrainer(config, tiny_dataset(), origin.runtime)
+    loop = Loop(trainer, origin, folder, TrainingProgress(Console(file=io.StringIO())), checkpoint)
     with pytest.raises(DivergedError):
         loop.train(_never)
     folder.close()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from brigantine_training import run
 from brigantine_training.errors import RunError
+from brigantine_training.gan import load_generator
 from brigantine_training.networks import build_generator
 from brigantine_training.run import LogLine, RunFolder, RunRecord
 
@@ -15,21 +16,15 @@ from tests.training.digits import tiny_config
 
 LINE = LogLine(
     step=10,
-    images_seen=80,
     seconds=1.0,
     progress=0.5,
-    loss_discriminator=0.5,
-    loss_generator=0.6,
-    penalty=0.1,
-    learning_rate=1e-3,
-    gamma=0.1,
-    images_per_second=80.0,
+    figures={"images_seen": 80, "loss_generator": 0.6},
+    words="D 0.500  G 0.600  penalty 0.10  80 img/s",
 )
 RECORD = RunRecord(
     command="brigantine-train run mnist",
     seconds=1.0,
     steps=10,
-    images_seen=80,
     commit="unknown",
     versions={"torch": "2"},
     seed=0,
@@ -38,8 +33,7 @@ RECORD = RunRecord(
     threads=1,
     dataset="mnist",
     dataset_sha256="0",
-    parameters_generator=1,
-    parameters_discriminator=1,
+    counts={"images_seen": 80, "parameters_generator": 1},
 )
 
 
@@ -119,7 +113,7 @@ def test_the_averaged_generator_is_loaded(tmp_path: Path):
     }
     folder.write_checkpoint(state, RECORD)
     folder.close()
-    loaded, loaded_config = run.load_generator(tmp_path / "run")
+    loaded, loaded_config = load_generator(tmp_path / "run")
     assert loaded_config == config
     assert loaded.image_shape == (1, 8, 8)
     assert not loaded.training
@@ -133,4 +127,4 @@ def test_the_commit_is_a_hash_or_unknown():
 
 
 def test_versions_name_what_training_runs_on():
-    assert set(run.versions()) == {"python", "brigantine", "torch", "torchvision"}
+    assert set(run.versions()) == {"python", "brigantine", "tokenizers", "torch", "torchvision"}

@@ -4,7 +4,7 @@ from brigantine.store import Store
 from brigantine_training.card import CARD, SAMPLES_PICTURE, card_text
 from brigantine_training.data import Dataset
 from brigantine_training.evaluate import Recipe
-from brigantine_training.provenance import Provenance
+from brigantine_training.provenance import GanProvenance
 from torch import empty
 
 
@@ -17,7 +17,7 @@ def test_the_card_is_what_the_manifest_says():
 
 def test_it_was_judged_by_the_stated_protocol():
     """By the code as it is: after a change to it, `make scores` judges the model anew."""
-    provenance = Provenance.read(Store().get("mnist").open().manifest)
+    provenance = GanProvenance.read(Store().get("mnist").open().manifest)
     data, evaluation = provenance.data, provenance.evaluation
     none = empty(0)
     dataset = Dataset(data.name, none, none, none, none, (), data.sha256, data.licence, data.source)

@@ -4,11 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from brigantine_training.config import Config
+from brigantine_training.config import GanConfig
 from brigantine_training.errors import DivergedError
 from brigantine_training.runtime import choose_runtime
-from brigantine_training.schedule import rates_at
-from brigantine_training.trainer import Trainer
+from brigantine_training.trainer import GanTrainer
 
 from tests.training.digits import tiny_config, tiny_dataset
 
@@ -21,27 +20,27 @@ RECIPES = {
 }
 
 
-def _trainer(config: Config) -> Trainer:
-    return Trainer(config, tiny_dataset(), choose_runtime(config))
+def _trainer(config: GanConfig) -> GanTrainer:
+    return GanTrainer(config, tiny_dataset(), choose_runtime(config))
 
 
-def _steps(trainer: Trainer, config: Config, first: int, last: int) -> None:
+def _steps(trainer: GanTrainer, first: int, last: int) -> None:
     for step in range(first, last):
-        trainer.step(rates_at(config, step / 20))
+        trainer.step(step / 20)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_ten_steps_a_resumption_and_ten_are_twenty_bit_for_bit(recipe: str):
     config = RECIPES[recipe]
     straight = _trainer(config)
-    _steps(straight, config, 0, 20)
+    _steps(straight, 0, 20)
 
     first = _trainer(config)
-    _steps(first, config, 0, 10)
+    _steps(first, 0, 10)
     state = first.state_dict()
     second = _trainer(config.changed(seed=9))  # nothing of its own start may survive
     second.load_state_dict(state)
-    _steps(second, config, 10, 20)
+    _steps(second, 10, 20)
 
     for part in ("generator", "discriminator"):
         for name, value in getattr(straight, part).state_dict().items():
@@ -56,7 +55,7 @@ def test_both_networks_learn():
     trainer = _trainer(config)
     before = {name: value.clone() for name, value in trainer.generator.named_parameters()}
     before |= {name: value.clone() for name, value in trainer.discriminator.named_parameters()}
-    _steps(trainer, config, 0, 3)  # the block's first convolution learns once its second is no longer zero
+    _steps(trainer, 0, 3)  # the block's first convolution learns once its second is no longer zero
     after = {**dict(trainer.generator.named_parameters()), **dict(trainer.discriminator.named_parameters())}
     assert [name for name, value in before.items() if torch.equal(value, after[name])] == []
 
@@ -64,7 +63,7 @@ def test_both_networks_learn():
 def test_losses_are_means_since_they_were_last_taken():
     config = tiny_config()
     trainer = _trainer(config)
-    _steps(trainer, config, 0, 2)
+    _steps(trainer, 0, 2)
     losses = trainer.take_losses()
     assert all(value > 0 for value in losses)
     assert trainer.take_losses() == (0, 0, 0)
@@ -75,7 +74,7 @@ def test_numbers_that_are_not_finite_stop_the_run_with_a_remedy():
     trainer = _trainer(config)
     with torch.no_grad():
         next(trainer.discriminator.parameters()).fill_(float("nan"))
-    _steps(trainer, config, 0, 1)
+    _steps(trainer, 0, 1)
     with pytest.raises(DivergedError, match=r"by step 1.*gamma_start"):
         trainer.take_losses()
 
@@ -91,7 +90,7 @@ def test_weights_that_are_not_finite_are_not_kept():
 
 def test_the_grid_is_ten_by_ten_of_the_same_noise():
     trainer = _trainer(tiny_config())
-    grid = trainer.sample_grid()
+    grid = trainer.draw_samples()
     assert grid.shape == (100, 1, 8, 8)
     assert 0 <= grid.min() <= grid.max() <= 1
-    assert torch.equal(grid, trainer.sample_grid())
+    assert torch.equal(grid, trainer.draw_samples())

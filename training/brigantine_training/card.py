@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -14,12 +14,24 @@ from torch import Tensor
 from .evaluate import MEASURES, Measure, ServedSampler
 from .evaluate.report import cells
 from .files import replacing
-from .provenance import Protocol, Provenance
+from .provenance import GanProvenance, Protocol, Provenance
 
-__all__ = ["CARD", "SAMPLES_PICTURE", "card_text", "write_card"]
+__all__ = [
+    "CARD",
+    "NOT_JUDGED",
+    "SAMPLES_PICTURE",
+    "card_text",
+    "meanings",
+    "score_table",
+    "table",
+    "tensor_table",
+    "training_section",
+    "write_card",
+]
 
 CARD = "README.md"
 SAMPLES_PICTURE = "samples.png"
+NOT_JUDGED = "## Scores\n\nNot judged yet: run `brigantine-train evaluate` on this folder with `--write`."
 
 _ROWS, _COLUMNS = 10, 10
 _GAP = 2  # pixels between two images
@@ -63,7 +75,7 @@ def card_text(manifest: Manifest) -> str:
     Raises:
         ScoringError: the manifest does not say how the model was trained.
     """
-    provenance = Provenance.read(manifest)
+    provenance = GanProvenance.read(manifest)
     sections = [
         f"# Model card\n\n{manifest.description}",
         f"![a grid of samples]({SAMPLES_PICTURE})\n\nNot picked: one label in each row, seed {_SEED}.",
@@ -77,13 +89,22 @@ def card_text(manifest: Manifest) -> str:
 
 def _scores(scores: Mapping[str, Score], protocol: Protocol | None) -> str:
     if not scores or protocol is None:
-        return "## Scores\n\nNot judged yet: run `brigantine-train evaluate` on this folder with `--write`."
-    table = _table(
-        ("score", "better", "value", "95% interval", "real data", "images"),
-        [(MEASURES[name].title, MEASURES[name].better, *cells(score)) for name, score in scores.items()],
+        return NOT_JUDGED
+    scored = score_table(scores, MEASURES, "images")
+    return f"## Scores\n\n{scored}\n\n{_described(protocol)}\n\n{meanings(scores, MEASURES)}"
+
+
+def score_table(scores: Mapping[str, Score], measures: Mapping[str, Measure], counted: str) -> str:
+    """The scores beside what real data scores; `counted`: what a draw holds."""
+    return table(
+        ("score", "better", "value", "95% interval", "real data", counted),
+        [(measures[name].title, measures[name].better, *cells(score)) for name, score in scores.items()],
     )
-    meanings = "\n".join(_meaning(MEASURES[name]) for name in scores)
-    return f"## Scores\n\n{table}\n\n{_described(protocol)}\n\n{meanings}"
+
+
+def meanings(scores: Mapping[str, Score], measures: Mapping[str, Measure]) -> str:
+    """What each score means, as a list."""
+    return "\n".join(_meaning(measures[name]) for name in scores)
 
 
 def _meaning(measure: Measure) -> str:
@@ -103,18 +124,25 @@ def _described(protocol: Protocol) -> str:
     )
 
 
-def _training(provenance: Provenance) -> str:
+def _training(provenance: GanProvenance) -> str:
+    return training_section(
+        provenance,
+        seen=f"{provenance.data.images:,} images",
+        steps=f"{provenance.images_seen:,} images",
+        parameters=f"{provenance.parameters_generator:,} (discriminator {provenance.parameters_discriminator:,})",
+    )
+
+
+def training_section(provenance: Provenance, seen: str, steps: str, parameters: str) -> str:
+    """How the model was made; `seen`: how much data there is, `steps`: how much of it the steps saw in all."""
     data = provenance.data
     facts = [
-        ("data", f"{data.name}, {data.images:,} images, {data.source}"),
+        ("data", f"{data.name}, {seen}, {data.source}"),
         ("licence of the data", data.licence),
         ("sha256 of the data", f"`{data.sha256}`"),
         ("time", f"{provenance.seconds / 60:.1f} minutes on {provenance.device}, {provenance.precision}"),
-        ("steps", f"{provenance.steps:,} ({provenance.images_seen:,} images)"),
-        (
-            "parameters",
-            f"{provenance.parameters_generator:,} (discriminator {provenance.parameters_discriminator:,})",
-        ),
+        ("steps", f"{provenance.steps:,} ({steps})"),
+        ("parameters", parameters),
         ("seed", str(provenance.seed)),
         ("commit", f"`{provenance.commit}`"),
         ("versions", ", ".join(f"{name} {version}" for name, version in provenance.versions.items())),
@@ -122,29 +150,31 @@ def _training(provenance: Provenance) -> str:
     config = "\n".join(
         f"{key} = {json.dumps(value)}" for key, value in provenance.config.items() if value is not None
     )
-    return (
-        f"## Training\n\n```sh\n{provenance.command}\n```\n\n{_table(('', ''), facts)}\n\n"
-        f"```toml\n{config}\n```"
-    )
+    return f"## Training\n\n```sh\n{provenance.command}\n```\n\n{table(('', ''), facts)}\n\n```toml\n{config}\n```"
 
 
 def _graph(manifest: Manifest) -> str:
-    tensors = [
-        (kind, f"`{spec.name}`", spec.dtype, f"[{', '.join(map(str, spec.shape))}]")
-        for kind, specs in (("input", manifest.inputs), ("output", manifest.outputs))
-        for spec in specs
-    ]
     names = (" or ".join((label.name, *label.aliases)) for label in manifest.labels)
     labels = ", ".join(f"{index} = {name}" for index, name in enumerate(names))
     parity = ", ".join(f"{error:.1g} at batch {batch}" for batch, error in manifest.parity.items())
     return (
-        f"## Graph\n\n{_table(('', 'tensor', 'type', 'shape'), tensors)}\n\n"
+        f"## Graph\n\n{tensor_table(manifest)}\n\n"
         f"`z` is standard normal. Labels: {labels}. Largest difference between PyTorch and ONNX Runtime, in an "
         f"image from -1 to 1 before it is rounded: {parity}."
     )
 
 
-def _use(provenance: Provenance) -> str:
+def tensor_table(manifest: Manifest) -> str:
+    """The inputs and outputs of the graph."""
+    tensors = [
+        (kind, f"`{spec.name}`", spec.dtype, f"[{', '.join(map(str, spec.shape))}]")
+        for kind, specs in (("input", manifest.inputs), ("output", manifest.outputs))
+        for spec in specs
+    ]
+    return table(("", "tensor", "type", "shape"), tensors)
+
+
+def _use(provenance: GanProvenance) -> str:
     data = provenance.data
     return (
         "## Use and limits\n\n"
@@ -155,6 +185,7 @@ def _use(provenance: Provenance) -> str:
     )
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    """Rows under a head, as Markdown."""
     lines = [head, ("---",) * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

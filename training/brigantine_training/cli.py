@@ -14,7 +14,9 @@ from .config import RESUMABLE, Config, make_config, parse_setting, read_preset
 from .errors import RunError, TrainingError
 from .schedule import format_seconds, parse_seconds
 
-_EXTRA = frozenset({"onnx", "onnxscript", "platformdirs", "tensorboard", "tomli", "torch", "torchvision"})
+_EXTRA = frozenset({
+    "onnx", "onnxscript", "platformdirs", "safetensors", "tensorboard", "tokenizers", "tomli", "torch", "torchvision",
+})  # fmt: skip
 """What the extra `train` brings."""
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Train a generator, judge it, export it.")
@@ -31,7 +33,7 @@ def run(
     threads: Annotated[int | None, typer.Option(help="CPU threads; 0 decides by the machine.", min=0)] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     settings: Annotated[list[str] | None, typer.Option("--set", help="key=value; may be repeated.")] = None,
-    evaluate: Annotated[bool, typer.Option(help="Export and judge the generator at the end.")] = True,
+    evaluate: Annotated[bool, typer.Option(help="Export and judge the network at the end.")] = True,
 ) -> None:
     """Train PRESET to the end of its budget. Ctrl-C saves and says how to go on."""
     changes = dict(parse_setting(setting) for setting in settings or [])
@@ -51,13 +53,17 @@ def run(
 def export(
     run: Annotated[Path, typer.Argument(help="A run's folder.")],
     data_dir: Annotated[Path, typer.Option(help="The folder that holds the data set.")],
+    int8: Annotated[
+        bool, typer.Option("--int8", help="A text model of 8-bit weights, in RUN/model-int8.")
+    ] = False,
 ) -> None:
-    """Export RUN's generator to RUN/model: ONNX, manifest, card. `evaluate` adds the scores."""
-    from .data import open_dataset
+    """Export RUN's averaged network to RUN/model: ONNX, manifest, card. `evaluate` adds the scores."""
+    from .families import family_of
     from .finish import export_run
     from .run import read_config
 
-    model = export_run(run, open_dataset(read_config(run).dataset, data_dir))
+    name = read_config(run).dataset
+    model = export_run(run, family_of(name).open_data(name, data_dir), int8)
     _console().print(f"exported to {model.path}", soft_wrap=True)
 
 
@@ -68,15 +74,16 @@ def evaluate(
     write: Annotated[
         bool, typer.Option("--write", help="Put the scores into the manifest and the card.")
     ] = False,
-    samples: Annotated[int, typer.Option(help="Images of one draw.", min=100)] = 10_000,
+    samples: Annotated[int | None, typer.Option(help="Images, or characters, of one draw.", min=100)] = None,
     resamples: Annotated[int, typer.Option(help="Draws; the interval is over them.", min=3, max=10)] = 3,
     threads: Annotated[int, typer.Option(help="CPU threads; on a busy machine 1 is fastest.", min=0)] = 0,
 ) -> None:
-    """Judge MODEL by the images that the service would return."""
+    """Judge MODEL by what the service would return."""
     import torch
     from brigantine.model import MANIFEST, Model
 
-    from .data import open_dataset
+    from .families import family_of
+    from .family import Draws
     from .finish import evaluate_model, write_evaluated
     from .provenance import Provenance
     from .runtime import Runtime, apply_runtime, default_threads
@@ -84,10 +91,11 @@ def evaluate(
     # Float32 on the CPU wherever it runs, so that the same model gets the same scores.
     apply_runtime(Runtime(torch.device("cpu"), torch.float32, threads or default_threads()))
     opened = Model.open(model / "model" if (model / "model" / MANIFEST).is_file() else model)
-    dataset = open_dataset(Provenance.read(opened.manifest).data.name, data_dir)
-    judged = evaluate_model(opened, dataset, _console(), samples, resamples)
+    name = Provenance.read(opened.manifest).data.name
+    data = family_of(name).open_data(name, data_dir)
+    judged = evaluate_model(opened, data, _console(), Draws(samples, resamples))
     if write:
-        write_evaluated(judged)
+        write_evaluated(judged, data)
 
 
 def _budget_changes(budget: str | None, steps: int | None) -> dict[str, Any]:
@@ -108,8 +116,8 @@ def _resumed_config(out: Path, asked: Config, changes: dict[str, Any]) -> Config
     stored = read_config(out)
     differing = [
         f"{name} (was {getattr(stored, name)!r}, asked {getattr(asked, name)!r})"
-        for name in Config.model_fields
-        if name not in RESUMABLE and getattr(stored, name) != getattr(asked, name)
+        for name in type(stored).model_fields
+        if name not in RESUMABLE and getattr(stored, name) != getattr(asked, name, None)
     ]
     if differing:
         raise RunError(
@@ -122,7 +130,7 @@ def _resumed_config(out: Path, asked: Config, changes: dict[str, Any]) -> Config
 def _train(config: Config, data_dir: Path, out: Path, resume: bool, console: Console) -> None:
     """Train, and exit when a signal ended it before its budget."""
     # Imported here because torch takes seconds, and --help or a misspelt setting need none of it.
-    from .data import open_dataset
+    from .families import family_of
     from .loop import Loop, Origin, StopSignal
     from .progress import TrainingProgress
     from .run import RunFolder, read_checkpoint, read_record
@@ -133,7 +141,8 @@ def _train(config: Config, data_dir: Path, out: Path, resume: bool, console: Con
     # A run stays in the number format that it began with: another machine may choose another one.
     runtime = choose_runtime(config.changed(precision=earlier.precision) if earlier else config)
     apply_runtime(runtime)
-    dataset = open_dataset(config.dataset, data_dir)
+    family = family_of(config.dataset)
+    dataset = family.open_data(config.dataset, data_dir)
     checkpoint = None
     if earlier:
         checkpoint = read_checkpoint(out)
@@ -148,12 +157,12 @@ def _train(config: Config, data_dir: Path, out: Path, resume: bool, console: Con
         folder = RunFolder.resume(out, config, last_step=checkpoint["trainer"]["steps"])
     else:
         folder = RunFolder.create(out, config)
-    on = f"{config.generator} and {config.discriminator} on {runtime.name}"
-    console.print(f"{out}: {on}, {runtime.dtype}", soft_wrap=True)
+    console.print(f"{out}: {family.describe(config)} on {runtime.name}, {runtime.dtype}", soft_wrap=True)
     command = shlex.join(["brigantine-train", *sys.argv[1:]])
     origin = Origin(config, dataset, runtime, command, earlier)
     with StopSignal() as stop, TrainingProgress(console) as shown:
-        done = Loop(origin, folder, shown, checkpoint).train(stop)
+        trainer = family.trainer(config, dataset, runtime)
+        done = Loop(trainer, origin, folder, shown, checkpoint).train(stop)
     folder.close()
     if not done:
         again = command if resume else f"{command} --resume"
@@ -165,13 +174,13 @@ def _train(config: Config, data_dir: Path, out: Path, resume: bool, console: Con
 
 
 def _finish(config: Config, data_dir: Path, out: Path, console: Console) -> None:
-    from .data import open_dataset
+    from .families import family_of
     from .finish import finish_run
     from .runtime import choose_runtime
 
-    dataset = open_dataset(config.dataset, data_dir)
+    data = family_of(config.dataset).open_data(config.dataset, data_dir)
     try:
-        finish_run(out, dataset, console, choose_runtime(config).threads)
+        finish_run(out, data, console, choose_runtime(config).threads)
     except KeyboardInterrupt:
         console.print(f"trained, and not judged. {_how_to_judge(out, data_dir)}", soft_wrap=True)
         raise typer.Exit(128 + signal.SIGINT) from None

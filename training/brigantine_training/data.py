@@ -1,4 +1,4 @@
-"""Data sets: real images with labels, from a folder that the user gives, with the checksum of what was read."""
+"""Data sets: real data from a folder that the user gives, with the checksum of what was read; and their order."""
 
 import hashlib
 from collections.abc import Callable
@@ -13,8 +13,30 @@ from .errors import DataError
 from .torchvision_guard import datasets
 
 
+class Data:
+    """What is known of any data that a model is trained on."""
+
+    name: str
+    sha256: str
+    """Of the raw files, one after the other in the order of their names."""
+    licence: str
+    source: str
+
+    def check_is(self, sha256: str, trained: str) -> None:
+        """A run is resumed, exported and judged with the data that it was trained on.
+
+        Raises:
+            DataError: `sha256`, of the data that `trained` was trained on, is not this data's.
+        """
+        if self.sha256 != sha256:
+            raise DataError(
+                f"{trained}: trained on data with sha256 {sha256[:12]}..., and --data-dir holds {self.name} with "
+                f"{self.sha256[:12]}...: give the folder that it was trained on."
+            )
+
+
 @dataclass(frozen=True)
-class Dataset:
+class Dataset(Data):
     """Labelled images in memory, as they are on disk."""
 
     name: str
@@ -25,7 +47,6 @@ class Dataset:
     labels: tuple[str, ...]
     """What each class is called, by its index."""
     sha256: str
-    """Of the raw files, one after the other in the order of their names."""
     licence: str
     source: str
 
@@ -34,18 +55,6 @@ class Dataset:
         """(C, H, W)"""
         channels, height, width = self.train_images.shape[1:]
         return channels, height, width
-
-    def check_is(self, sha256: str, trained: str) -> None:
-        """A run is resumed, exported and judged with the data that it was trained on.
-
-        Raises:
-            DataError: `sha256`, of the data that `trained` was trained on, is not this data set's.
-        """
-        if self.sha256 != sha256:
-            raise DataError(
-                f"{trained}: trained on data with sha256 {sha256[:12]}..., and --data-dir holds {self.name} with "
-                f"{self.sha256[:12]}...: give the folder that it was trained on."
-            )
 
 
 def open_dataset(name: str, data_dir: Path) -> Dataset:
@@ -83,7 +92,7 @@ def _read_mnist(data_dir: Path) -> Dataset:
         test_images=test.data[:, None],
         test_labels=test.targets,
         labels=tuple(train.classes),
-        sha256=_sha256([raw / name for name in sorted(names)]),
+        sha256=sha256_of_files([raw / name for name in sorted(names)]),
         licence="CC BY-SA 3.0",
         source="http://yann.lecun.com/exdb/mnist/",
     )
@@ -92,7 +101,8 @@ def _read_mnist(data_dir: Path) -> Dataset:
 _READERS: dict[str, Callable[[Path], Dataset]] = {"mnist": _read_mnist}
 
 
-def _sha256(paths: list[Path]) -> str:
+def sha256_of_files(paths: list[Path]) -> str:
+    """Of the files one after the other."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.read_bytes())

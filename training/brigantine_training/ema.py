@@ -1,22 +1,24 @@
-"""The averaged generator, which is the one that is sampled, judged and exported."""
+"""The averaged network, which is the one that is sampled, judged and exported."""
 
 import copy
+from typing import Generic, TypeVar
 
 import torch
+from torch import nn
 
-from .networks import Generator
+N = TypeVar("N", bound=nn.Module)
 
 
-class Ema:
+class Ema(Generic[N]):
     """An exponential moving average of a generator's weights and of its batch-norm statistics."""
 
-    def __init__(self, generator: Generator, decay: float) -> None:
+    def __init__(self, generator: N, decay: float) -> None:
         self.generator = copy.deepcopy(generator).eval().requires_grad_(False)
         self._decay = decay
         self._updates = 0
 
     @torch.no_grad()
-    def update(self, generator: Generator) -> None:
+    def update(self, generator: N) -> None:
         """Take one step towards `generator`. Early on the memory is short, or the average would be mostly the start."""
         decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
         self._updates += 1

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from types import FrameType, TracebackType
 
 from .config import Config
-from .data import Dataset
+from .data import Data
+from .family import Trainer
 from .progress import TrainingProgress
 from .run import LogLine, RunFolder, RunRecord, commit, versions
 from .runtime import Runtime
-from .schedule import Budget, Rates, rates_at
-from .trainer import Trainer
+from .schedule import Budget
 
 
 class StopSignal:
@@ -70,7 +70,7 @@ class Origin:
     """What goes into the record of a run beside its progress."""
 
     config: Config
-    dataset: Dataset
+    dataset: Data
     runtime: Runtime
     command: str
     earlier: RunRecord | None = None
@@ -83,18 +83,23 @@ class Loop:
     """One run: a trainer, a clock, a folder and somebody who looks on."""
 
     def __init__(
-        self, origin: Origin, folder: RunFolder, shown: TrainingProgress, checkpoint: dict | None
+        self,
+        trainer: Trainer,
+        origin: Origin,
+        folder: RunFolder,
+        shown: TrainingProgress,
+        checkpoint: dict | None,
     ) -> None:
+        self._trainer = trainer
         self._origin = origin
         self._folder = folder
         self._shown = shown
-        self._trainer = Trainer(origin.config, origin.dataset, origin.runtime)
         if checkpoint is not None:
             self._trainer.load_state_dict(checkpoint["trainer"])
         self._clock = Clock(0.0 if checkpoint is None else checkpoint["seconds"])
         self._budget = Budget(origin.config.budget_seconds, origin.config.budget_steps)
         self._logged_at = self._clock.seconds()
-        self._logged_images = self._trainer.images_seen
+        self._logged_step = self._trainer.steps
 
     def train(self, stop: Callable[[], bool]) -> bool:
         """Take steps until the budget is spent (True) or `stop` says so (False); saved in either case.
@@ -112,57 +117,49 @@ class Loop:
                 config.checkpoint_every_seconds,
             )
         )
-        rates = rates_at(config, self._budget.progress(now, trainer.steps))
         while (progress := self._budget.progress(now, trainer.steps)) < 1 and not stop():
-            rates = rates_at(config, progress)
-            trainer.step(rates)
+            trainer.step(progress)
             now = clock.seconds()
             self._shown.advance(progress, now)
             if log.due(now):
-                self._log(rates)
+                self._log()
             if sample.due(now):
-                self._draw(rates)
+                self._draw()
             if save.due(now):
-                self._save(rates)
-        self._draw(rates)
-        self._save(rates)
+                self._save()
+        self._draw()
+        self._save()
         return progress >= 1
 
-    def _log(self, rates: Rates) -> None:
+    def _log(self) -> None:
         """Also the watchdog: nothing is drawn or saved before the losses that led there were looked at."""
-        if self._trainer.images_seen == self._logged_images:
+        if self._trainer.steps == self._logged_step:
             return
-        losses = self._trainer.take_losses()
         now = self._clock.seconds()
+        figures = self._trainer.take_figures(now - self._logged_at)
         line = LogLine(
             step=self._trainer.steps,
-            images_seen=self._trainer.images_seen,
             seconds=round(now, 3),
             progress=self._budget.progress(now, self._trainer.steps),
-            loss_discriminator=losses.discriminator,
-            loss_generator=losses.generator,
-            penalty=losses.penalty,
-            learning_rate=rates.learning_rate,
-            gamma=rates.gamma,
-            images_per_second=(self._trainer.images_seen - self._logged_images) / (now - self._logged_at),
+            figures=figures.values,
+            words=figures.words,
         )
-        self._logged_at, self._logged_images = now, self._trainer.images_seen
+        self._logged_at, self._logged_step = now, self._trainer.steps
         self._folder.write_log(line)
         self._shown.log(line)
 
-    def _draw(self, rates: Rates) -> None:
-        self._log(rates)
-        self._folder.write_samples(self._trainer.sample_grid(), self._trainer.steps)
+    def _draw(self) -> None:
+        self._log()
+        self._folder.write_samples(self._trainer.draw_samples(), self._trainer.steps)
 
-    def _save(self, rates: Rates) -> None:
-        self._log(rates)
+    def _save(self) -> None:
+        self._log()
         self._trainer.check_finite()  # the last update came after the losses that were looked at
         seconds = self._clock.seconds()
         state = {
             "trainer": self._trainer.state_dict(),
             "seconds": seconds,
-            "classes": self._trainer.generator.classes,
-            "image_shape": list(self._trainer.generator.image_shape),
+            **self._trainer.shape(),
         }
         self._folder.write_checkpoint(state, self._record(seconds))
 
@@ -177,7 +174,6 @@ class Loop:
             command=command,
             seconds=round(seconds, 1),
             steps=trainer.steps,
-            images_seen=trainer.images_seen,
             commit=origin.commit,
             versions=versions(),
             seed=origin.config.seed,
@@ -186,6 +182,5 @@ class Loop:
             threads=origin.runtime.threads,
             dataset=origin.dataset.name,
             dataset_sha256=origin.dataset.sha256,
-            parameters_generator=sum(p.numel() for p in trainer.generator.parameters()),
-            parameters_discriminator=sum(p.numel() for p in trainer.discriminator.parameters()),
+            counts=trainer.counts(),
         )

@@ -10,7 +10,7 @@ from .schedule import format_seconds
 
 
 class TrainingProgress:
-    """Shows the share of the budget, the time left, losses and images per second."""
+    """Shows the share of the budget, the time left, losses and speed."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -38,10 +38,7 @@ class TrainingProgress:
 
     def log(self, line: LogLine) -> None:
         """Show the figures of a log line."""
-        figures = (
-            f"step {line.step}  D {line.loss_discriminator:.3f}  G {line.loss_generator:.3f}  "
-            f"penalty {line.penalty:.2f}  {line.images_per_second:.0f} img/s"
-        )
+        figures = f"step {line.step}  {line.words}"
         left = _left(line.progress, line.seconds)
         self._bar.update(self._task, completed=line.progress, left=left, figures=figures)
         if not self._console.is_terminal:

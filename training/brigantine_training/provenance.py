@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 from brigantine.model import Manifest
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from .config import Config
-from .data import Dataset
+from .data import Data
 from .errors import ScoringError
 from .run import RunRecord
 
-__all__ = ["Protocol", "Provenance", "TrainingData"]
+__all__ = ["GanProvenance", "ImageData", "Protocol", "Provenance", "TrainingData"]
+
+P = TypeVar("P", bound="Provenance")
 
 
-class TrainingData(BaseModel):
-    """The real images that a model was trained on."""
-
-    model_config = ConfigDict(frozen=True)
+class TrainingData(BaseModel, frozen=True):
+    """What a model was trained on."""
 
     name: str
     sha256: str
     """Of the raw files."""
     licence: str
     source: str
+
+
+class ImageData(TrainingData, frozen=True):
+    """The real images that a GAN was trained on."""
+
     images: int
 
 
-class Protocol(BaseModel):
-    """How the scores were made; scores of another protocol do not compare."""
-
-    model_config = ConfigDict(frozen=True)
+class Protocol(BaseModel, frozen=True):
+    """How the scores of images were made; scores of another protocol do not compare."""
 
     samples: int
     """Images of one draw, and real images of a floor."""
@@ -49,42 +51,32 @@ class Protocol(BaseModel):
     """On the real images of the floors, 0..1."""
 
 
-class Provenance(BaseModel):
-    """Everything that the model card says and the graph does not."""
-
-    model_config = ConfigDict(frozen=True)
+class Provenance(BaseModel, frozen=True):
+    """How a model came about: what its card says and its graph does not."""
 
     command: str
     commit: str
     seconds: float
     steps: int
-    images_seen: int
     seed: int
     device: str
     precision: str
     threads: int
     versions: dict[str, str]
-    parameters_generator: int
-    parameters_discriminator: int
     config: dict[str, Any]
     data: TrainingData
-    evaluation: Protocol | None = None
 
     @classmethod
-    def of(cls, record: RunRecord, config: Config, dataset: Dataset) -> Provenance:
-        """Of a run's generator, not judged yet."""
-        data = TrainingData(
-            name=dataset.name,
-            sha256=dataset.sha256,
-            licence=dataset.licence,
-            source=dataset.source,
-            images=len(dataset.train_images),
-        )
-        # The fields of the record are this class's own, but for the data set's, which `data` holds.
-        return cls.model_validate({**asdict(record), "config": config.model_dump(mode="json"), "data": data})
+    def of(cls: type[P], record: RunRecord, config: Config, data: Data, **sizes: int) -> P:
+        """Of a run's network, not judged yet; `sizes`: what `data` holds, in the words of its kind."""
+        known = {"name": data.name, "sha256": data.sha256, "licence": data.licence, "source": data.source}
+        # The fields of the record are this class's own, but for the data's.
+        return cls.model_validate({
+            **record.values(), "config": config.model_dump(mode="json"), "data": {**known, **sizes}
+        })  # fmt: skip
 
     @classmethod
-    def read(cls, manifest: Manifest) -> Provenance:
+    def read(cls: type[P], manifest: Manifest) -> P:
         """Out of a model's manifest.
 
         Raises:
@@ -98,3 +90,13 @@ class Provenance(BaseModel):
                 f"model {manifest.name}: its manifest's `training` does not say how it was trained (missing or wrong: "
                 f"{fields}). Judge a model that `brigantine-train export` wrote."
             ) from None
+
+
+class GanProvenance(Provenance, frozen=True):
+    """How a GAN came about."""
+
+    images_seen: int
+    parameters_generator: int
+    parameters_discriminator: int
+    data: ImageData
+    evaluation: Protocol | None = None

@@ -5,7 +5,7 @@ import math
 import platform
 import subprocess
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from torch.utils.tensorboard import SummaryWriter
 from .config import Config, make_config
 from .errors import RunError
 from .files import replacing
-from .networks import Generator, build_generator
 from .torchvision_guard import utils
 
 CONFIG, LOG, RECORD, CHECKPOINT = "config.json", "log.jsonl", "run.json", "checkpoint.pt"
+MODEL_FOLDER = "model"
+"""Where in a run its model is written."""
 
 
 @dataclass(frozen=True)
@@ -28,17 +29,17 @@ class LogLine:
     """One line of log.jsonl: where the run stands, with means since the line before."""
 
     step: int
-    images_seen: int
     seconds: float
     progress: float
     """Share of the budget that is spent, 0..1."""
-    loss_discriminator: float
-    loss_generator: float
-    penalty: float
-    """R1 + R2, before its weight gamma."""
-    learning_rate: float
-    gamma: float
-    images_per_second: float
+    figures: dict[str, float]
+    """What this kind of training measures, by name: losses, rates, speed."""
+    words: str = ""
+    """The same for somebody who looks on; not written."""
+
+    def values(self) -> dict[str, float]:
+        """What is written: flat, by name."""
+        return {"step": self.step, "seconds": self.seconds, "progress": self.progress, **self.figures}
 
 
 @dataclass(frozen=True)
@@ -49,18 +50,28 @@ class RunRecord:
     """The command line; of a resumed run all of them, one a line."""
     seconds: float
     steps: int
-    images_seen: int
     commit: str
     versions: dict[str, str]
-    """Of Python, torch, torchvision and brigantine."""
+    """Of Python, of the libraries that compute, and of brigantine."""
     seed: int
     device: str
     precision: str
     threads: int
     dataset: str
     dataset_sha256: str
-    parameters_generator: int
-    parameters_discriminator: int
+    counts: dict[str, int]
+    """What this kind of training counts, by name: what it has seen, parameters."""
+
+    def values(self) -> dict[str, Any]:
+        """What is written: flat, by name."""
+        return {name: value for name, value in asdict(self).items() if name != "counts"} | self.counts
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "RunRecord":
+        """From what was written."""
+        own = {field.name for field in fields(cls)} - {"counts"}
+        counts = {name: value for name, value in values.items() if name not in own}
+        return cls(**{name: values[name] for name in own}, counts=counts)
 
 
 _LEFT_BY_A_FAILED_START = frozenset({CONFIG, "tensorboard"})
@@ -111,16 +122,21 @@ class RunFolder:
 
     def write_log(self, line: LogLine) -> None:
         """Append to log.jsonl and to TensorBoard."""
-        values = asdict(line)
+        values = line.values()
         with (self.path / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps(values) + "\n")
         for name, value in values.items():
             if name != "step":
                 self._board.add_scalar(name, value, line.step)
 
-    def write_samples(self, images: Tensor, step: int) -> Path:
-        """Draw `images` [N, C, H, W], 0..1, ten in a row, as samples-<step>.png and in TensorBoard."""
-        grid = utils.make_grid(images, nrow=10, padding=2, pad_value=0.5)  # [3, h, w]
+    def write_samples(self, samples: Tensor | str, step: int) -> Path:
+        """Images [N, C, H, W], 0..1, as samples-<step>.png, ten in a row, or a text as .txt; and in TensorBoard."""
+        if isinstance(samples, str):
+            path = self.path / f"samples-{step:07d}.txt"
+            path.write_text(samples, encoding="utf-8")
+            self._board.add_text("samples", f"```\n{samples}\n```", step)
+            return path
+        grid = utils.make_grid(samples, nrow=10, padding=2, pad_value=0.5)  # [3, h, w]
         path = self.path / f"samples-{step:07d}.png"
         utils.save_image(grid, path)
         self._board.add_image("samples", grid, step)
@@ -131,7 +147,7 @@ class RunFolder:
         with replacing(self.path / CHECKPOINT) as file:
             torch.save(state, file)
         with replacing(self.path / RECORD) as file:
-            file.write_text(json.dumps(asdict(record), indent=2) + "\n")
+            file.write_text(json.dumps(record.values(), indent=2) + "\n")
 
     def close(self) -> None:
         """Flush what TensorBoard still holds."""
@@ -192,25 +208,15 @@ def read_record(path: Path) -> RunRecord:
             f"run folder {path}: no {RECORD} in it yet; it is written with the first checkpoint. Start the run again "
             "in another folder."
         )
-    return RunRecord(**json.loads(file.read_text()))
-
-
-def load_generator(run_dir: Path) -> tuple[Generator, Config]:
-    """The averaged generator of a run, ready to draw on the CPU, and the run's configuration.
-
-    Raises:
-        RunError: no run in `run_dir`, no checkpoint yet, or a damaged one.
-    """
-    config = read_config(run_dir)
-    state = read_checkpoint(run_dir)
-    generator = build_generator(config, state["classes"], tuple(state["image_shape"]))
-    generator.load_state_dict(state["trainer"]["ema"]["generator"])
-    return generator.eval().requires_grad_(False), config
+    return RunRecord.of(json.loads(file.read_text()))
 
 
 def versions() -> dict[str, str]:
     """What this process runs on, by name."""
-    return {"python": platform.python_version(), **dict(_installed("brigantine", "torch", "torchvision"))}
+    return {
+        "python": platform.python_version(),
+        **dict(_installed("brigantine", "tokenizers", "torch", "torchvision")),
+    }
 
 
 def _installed(*names: str) -> Iterator[tuple[str, str]]:

@@ -4,7 +4,7 @@ import math
 import re
 from dataclasses import dataclass
 
-from .config import Config
+from .config import GanConfig
 from .errors import ConfigError
 
 
@@ -27,7 +27,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Rates:
-    """The scheduled values of one step."""
+    """The scheduled values of one step of a GAN."""
 
     learning_rate: float
     beta2: float
@@ -39,7 +39,7 @@ def cosine(start: float, end: float, progress: float) -> float:
     return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
-def rates_at(config: Config, progress: float) -> Rates:
+def rates_at(config: GanConfig, progress: float) -> Rates:
     """What `config` plans at `progress`, 0..1 of the budget."""
     final = config.learning_rate * config.learning_rate_final
     return Rates(

@@ -5,14 +5,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .config import Config
+from .config import GanConfig
 from .data import Dataset, Sampler
 from .ema import Ema
 from .errors import DivergedError
+from .family import Figures
 from .losses import build_loss
 from .networks import build_discriminator, build_generator
 from .runtime import Runtime
-from .schedule import Rates
+from .schedule import Rates, rates_at
 from .torchvision_guard import transforms
 
 
@@ -24,13 +25,14 @@ class Losses(NamedTuple):
     penalty: float
 
 
-class Trainer:
+class GanTrainer:
     """Takes training steps. Knows no clock, no budget and no file; its state is all that a resumed run needs."""
 
-    def __init__(self, config: Config, dataset: Dataset, runtime: Runtime) -> None:
+    def __init__(self, config: GanConfig, dataset: Dataset, runtime: Runtime) -> None:
         torch.manual_seed(config.seed)
+        self._config = config
+        self._rates = rates_at(config, 0.0)
         self._runtime = runtime
-        self._batch_images = config.batch_images
         self._classes = len(dataset.labels)
         self._images = dataset.train_images.to(runtime.device)  # [N, C, H, W] uint8
         self._labels = dataset.train_labels.to(runtime.device)  # [N] int64
@@ -56,19 +58,21 @@ class Trainer:
         self._random = torch.Generator(runtime.device).manual_seed(config.seed)
         self._sums = torch.zeros(3, device=runtime.device)
         self._summed_steps = 0
+        self._images_shown = 0
         self.steps = 0
         self.images_seen = 0
 
-    def step(self, rates: Rates) -> None:
+    def step(self, progress: float) -> None:
         """One update of the discriminator, then one of the generator, then of the average."""
-        self._apply(rates)
-        judged, penalty = self._step_discriminator(rates.gamma)
+        self._rates = rates_at(self._config, progress)
+        self._apply(self._rates)
+        judged, penalty = self._step_discriminator(self._rates.gamma)
         drawn = self._step_generator()
         self.ema.update(self.generator)
         self._sums += torch.stack([judged, drawn, penalty])
         self._summed_steps += 1
         self.steps += 1
-        self.images_seen += self._batch_images
+        self.images_seen += self._config.batch_images
 
     def _apply(self, rates: Rates) -> None:
         for optimizer in self._optimizers.values():
@@ -114,7 +118,7 @@ class Trainer:
             return self.discriminator(images, label).float()
 
     @torch.no_grad()
-    def sample_grid(self, per_class: int = 10) -> Tensor:
+    def draw_samples(self, per_class: int = 10) -> Tensor:
         """The averaged generator's images, one class after the other, of the same noise each time it is asked.
 
         Gives [classes * per_class, C, H, W] f32 in 0..1 on the CPU.
@@ -123,6 +127,39 @@ class Trainer:
         z = z.repeat(self._classes, 1).to(self._images.device)  # [classes * per_class, z_dim]
         label = torch.arange(self._classes, device=z.device).repeat_interleave(per_class)
         return (self.ema.generator(z, label).float().cpu() + 1) / 2
+
+    def take_figures(self, seconds: float) -> Figures:
+        """Losses and rates since the last call, which was `seconds` ago.
+
+        Raises:
+            DivergedError: a loss is not finite.
+        """
+        losses = self.take_losses()
+        speed = (self.images_seen - self._images_shown) / seconds
+        self._images_shown = self.images_seen
+        values = {
+            "images_seen": self.images_seen,
+            "loss_discriminator": losses.discriminator,
+            "loss_generator": losses.generator,
+            "penalty": losses.penalty,
+            "learning_rate": self._rates.learning_rate,
+            "gamma": self._rates.gamma,
+            "images_per_second": speed,
+        }
+        words = f"D {losses.discriminator:.3f}  G {losses.generator:.3f}  penalty {losses.penalty:.2f}"
+        return Figures(values, f"{words}  {speed:.0f} img/s")
+
+    def counts(self) -> dict[str, int]:
+        """What the record of the run counts."""
+        return {
+            "images_seen": self.images_seen,
+            "parameters_generator": sum(p.numel() for p in self.generator.parameters()),
+            "parameters_discriminator": sum(p.numel() for p in self.discriminator.parameters()),
+        }
+
+    def shape(self) -> dict[str, Any]:
+        """What a checkpoint says, beside the configuration, of the generator that can be built from it."""
+        return {"classes": self._classes, "image_shape": list(self.generator.image_shape)}
 
     def take_losses(self) -> Losses:
         """The mean losses since the last call. It waits for the device, so it is asked at intervals only.
@@ -175,7 +212,7 @@ class Trainer:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from where `state` was taken. On another kind of device the noise starts anew, all else goes on."""
         self.steps = state["steps"]
-        self.images_seen = state["images_seen"]
+        self.images_seen = self._images_shown = state["images_seen"]
         self.generator.load_state_dict(state["generator"])
         self.discriminator.load_state_dict(state["discriminator"])
         self.ema.load_state_dict(state["ema"])

@@ -2,13 +2,19 @@
 
 import pytest
 import torch
-from brigantine_training.config import make_config, read_preset
+from brigantine_training.config import GanConfig, make_config, read_preset
 from brigantine_training.networks import build_discriminator, build_generator
 
 from tests.training.digits import tiny_config
 
 GENERATORS = ("dcgan", "mlp")
 DISCRIMINATORS = ("residual", "dcgan", "mlp")
+
+
+def _preset(name: str) -> GanConfig:
+    config = make_config(read_preset(name), name)
+    assert isinstance(config, GanConfig)
+    return config
 
 
 def _parameters(network: torch.nn.Module) -> int:
@@ -46,13 +52,13 @@ def test_a_discriminator_gives_one_logit_an_image(name: str, shape: tuple[int, i
 
 
 def test_the_shipped_generator_fits_into_four_megabytes():
-    config = make_config(read_preset("mnist"), "mnist")
+    config = _preset("mnist")
     assert _parameters(build_generator(config, 10, (1, 28, 28))) * 4 <= 4e6
     assert _parameters(build_discriminator(config, 10, (1, 28, 28))) < 120_000
 
 
 def test_the_classic_has_the_classic_layers():
-    config = make_config(read_preset("mnist-mlp"), "mnist-mlp")
+    config = _preset("mnist-mlp")
     generator = build_generator(config, 10, (1, 28, 28))
     sizes = [layer.out_features for layer in generator.modules() if isinstance(layer, torch.nn.Linear)]
     assert (generator.z_dim, sizes) == (100, [256, 512, 1024, 784])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from brigantine.model import Score
@@ -16,7 +16,7 @@ from ..errors import ScoringError
 from .judge import Judge
 from .measures import MEASURES
 
-__all__ = ["RESAMPLES", "Sampler", "score_sampler"]
+__all__ = ["RESAMPLES", "Sampler", "score_sampler", "student_interval"]
 
 Sampler = Callable[[Tensor, int], Tensor]
 """(labels int64 [N], seed) -> images uint8 [N, C, H, W]; the same seed draws the same images."""
@@ -64,8 +64,12 @@ def _drawn_labels(judge: Judge, seed: int) -> Tensor:
 
 
 def _score(name: str, values: list[float], judge: Judge) -> Score:
+    mean, low, high = student_interval(values, MEASURES[name].highest)
+    return Score(value=mean, low=low, high=high, floor=round(judge.floors[name], 5), samples=judge.samples)
+
+
+def student_interval(values: Sequence[float], highest: float) -> tuple[float, float, float]:
+    """The mean of 2 to 10 draws with its 95% interval by Student's t, inside 0 and `highest`."""
     mean = statistics.fmean(values)
     reach = _STUDENT[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
-    low, high = max(mean - reach, 0.0), min(mean + reach, MEASURES[name].highest)
-    value, low, high, floor = (round(number, 5) for number in (mean, low, high, judge.floors[name]))
-    return Score(value=value, low=low, high=high, floor=floor, samples=judge.samples)
+    return round(mean, 5), round(max(mean - reach, 0.0), 5), round(min(mean + reach, highest), 5)

@@ -25,7 +25,7 @@ _CONTRIB = "com.microsoft"
 def llama_graph(
     config: Mapping[str, Any], weights: Mapping[str, NDArray[np.float32]], half: bool = True
 ) -> onnx.ModelProto:
-    """The graph of a Hugging Face `LlamaForCausalLM` with tied embeddings and no bias.
+    """The graph of a Hugging Face `LlamaForCausalLM`, or of a model that differs by a bias of its q, k and v only.
 
     Inputs: `input_ids` int64 [batch, sequence], `attention_mask` int64 [batch, total_sequence], whose ones count the
     tokens of each row so far with those that come in, and for each layer `past_key_values.<layer>.key` and `.value`
@@ -35,11 +35,13 @@ def llama_graph(
 
     Args:
         config: what is in `config.json`.
-        weights: by their Hugging Face names.
+        weights: by their Hugging Face names; without `lm_head.weight` the embedding is the last projection, too.
         half: store the weights as float16; they are cast to float32 when the graph is loaded.
     """
     writer = _Writer(config, half)
-    hidden = writer.add("Gather", [writer.weight("embedding", weights["model.embed_tokens.weight"]), "input_ids"])
+    hidden = writer.add(
+        "Gather", [writer.weight("embedding", weights["model.embed_tokens.weight"]), "input_ids"]
+    )
     lengths, total = writer.lengths()
     normed = writer.add_norm(hidden, weights["model.layers.0.input_layernorm.weight"])
     for layer in range(writer.layers):
@@ -52,7 +54,11 @@ def llama_graph(
         last = layer + 1 == writer.layers
         name = "model.norm.weight" if last else f"model.layers.{layer + 1}.input_layernorm.weight"
         normed, hidden = writer.add_skip_norm(made, hidden, weights[name])
-    writer.add("MatMul", [normed, writer.add("Transpose", ["embedding"], perm=[1, 0])], ["logits"])
+    head = weights.get("lm_head.weight")
+    last = (
+        writer.add("Transpose", ["embedding"], perm=[1, 0]) if head is None else writer.weight("head", head.T)
+    )
+    writer.add("MatMul", [normed, last], ["logits"])
     return writer.model()
 
 
@@ -72,7 +78,14 @@ class _Writer:
         self._counted = 0
         self._add_rotations(config["max_position_embeddings"], config.get("rope_theta", 10_000.0))
 
-    def add(self, kind: str, inputs: list[str], outputs: list[str] | None = None, domain: str = "", **attributes: Any) -> str:
+    def add(
+        self,
+        kind: str,
+        inputs: list[str],
+        outputs: list[str] | None = None,
+        domain: str = "",
+        **attributes: Any,
+    ) -> str:
         """One node; gives the name of its first output."""
         self._counted += 1
         outputs = outputs or [f"{kind}_{self._counted}"]
@@ -126,8 +139,13 @@ class _Writer:
     ) -> str:
         """Attention of one layer: [batch, sequence, hidden] in and out."""
         prefix = f"model.layers.{layer}.self_attn."
-        joined = np.concatenate([weights[f"{prefix}{part}_proj.weight"] for part in "qkv"])  # [q + k + v, hidden]
+        joined = np.concatenate(
+            [weights[f"{prefix}{part}_proj.weight"] for part in "qkv"]
+        )  # [q + k + v, hidden]
         packed = self.add("MatMul", [normed, self.weight(f"layer_{layer}.qkv", joined.T)])
+        if f"{prefix}q_proj.bias" in weights:
+            bias = np.concatenate([weights[f"{prefix}{part}_proj.bias"] for part in "qkv"])  # [q + k + v]
+            packed = self.add("Add", [packed, self.constant(f"layer_{layer}.bias", bias)])
         past, present = f"past_key_values.{layer}.", f"present.{layer}."
         attended = f"attended_{layer}"
         self.add(
