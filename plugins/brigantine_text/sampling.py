@@ -106,8 +106,8 @@ def _narrow(weights: Row, sampling: Sampling) -> None:
         weights[weights < np.partition(weights, -sampling.top_k)[-sampling.top_k]] = 0
     if sampling.top_p < 1:
         order = np.argsort(-weights, kind="stable")
-        before = np.cumsum(weights[order], dtype=np.float64)
-        kept = int(before.searchsorted(sampling.top_p * before[-1])) + 1
+        before: NDArray[np.float64] = np.cumsum(weights[order], dtype=np.float64)
+        kept = int(np.searchsorted(before, sampling.top_p * float(before[-1]))) + 1
         weights[order[kept:]] = 0
     if sampling.min_p > 0:
         weights[weights < np.float32(sampling.min_p) * weights.max()] = 0

@@ -82,8 +82,8 @@ class Vocabulary:
 
     def _special(self, name: str) -> str:
         """A special token as it is written: the file has it as a string, or as an object with its content."""
-        token = self._config.get(f"{name}_token") or ""
-        return str(token["content"] if isinstance(token, dict) else token)
+        token: str | dict[str, Any] = self._config.get(f"{name}_token") or ""
+        return str(token["content"]) if isinstance(token, dict) else token
 
     def _template(self, text: str | None) -> Template:
         """A folder has one template as a file, or one or several with names in its configuration."""

@@ -71,8 +71,10 @@ class Decoder:
                 f"{manifest.name}: {CHUNK} tokens take {token_bytes * CHUNK} bytes of cache, and "
                 f"BRIGANTINE_CACHE_BYTES allows {session.options.cache_bytes}; allow more"
             )
-        self.vocabulary = next(int(spec.shape[2]) for spec in manifest.outputs if spec.name == _LOGITS)
+        logits = next(spec for spec in manifest.outputs if spec.name == _LOGITS)
+        self.vocabulary = int(logits.shape[2])
         """How many tokens there are."""
+        self._real = np.dtype(logits.dtype)
         self._slots = Slots(len(self._pasts), slots, (heads, self.context, head_dim), cache.dtype, CHUNK)
         self._lock = threading.Lock()
         self._batches: dict[int, _Batch] = {}
@@ -106,9 +108,9 @@ class Decoder:
         chunk = np.asarray([tokens[start : start + CHUNK]], self._whole)  # [1, T]
         with self._lock:
             slot = self._slots.slot_of(place)
-            logits = self._run([slot], chunk, np.array([start]))
+            logits = np.array(self._run([slot], chunk, np.array([start]))[0])  # what was run is run on next
             self._slots.has_read(place, tokens[: start + chunk.shape[1]])
-        return logits[0]
+        return logits
 
     def decode(self, places: Sequence[Place], tokens: Sequence[int], lengths: Sequence[int]) -> Logits:
         """One more token for each of N sequences: the logits [N, vocabulary] after it.
@@ -125,7 +127,7 @@ class Decoder:
             logits = self._run(list(range(len(places))), ids, np.asarray(lengths)[order])
             for place, length in zip(places, lengths, strict=True):
                 self._slots.has_grown(place, length + 1)
-        return logits[slots, 0]
+            return logits[slots, 0]
 
     def _run(self, slots: list[int], ids: NDArray[Any], past: NDArray[Any]) -> Logits:
         """The tokens `ids` [N, T] behind `past` [N] others in slots beside each other: logits [N, T, vocabulary]."""
@@ -142,8 +144,9 @@ class Decoder:
         kept = self._slots.tensors[:, slots[0] : slots[-1] + 1]  # [layers, N, heads, context, head_dim]
         inputs = dict(zip(self._pasts, kept, strict=True))
         outputs = dict(zip(self._presents, kept, strict=True))
-        shape = len(slots), length, self.vocabulary
-        return _Batch(self._session, inputs, outputs, shape, self._whole)
+        ids = np.zeros((len(slots), length), self._whole)
+        logits = np.zeros((*ids.shape, self.vocabulary), self._real)
+        return _Batch(self._session, inputs, outputs, ids, logits, self._has_positions)
 
     def _run_grown(self, slots: list[int], ids: NDArray[Any], past: NDArray[Any]) -> Logits:
         """Rows whose pasts are padded to the same length run together."""
@@ -206,25 +209,26 @@ class _Batch:
         session: Session,
         inputs: Mapping[str, NDArray[Any]],
         outputs: Mapping[str, NDArray[Any]],
-        shape: tuple[int, int, int],
-        whole: np.dtype[Any],
+        ids: NDArray[Any],
+        logits: NDArray[Any],
+        has_positions: bool,
     ) -> None:
-        rows, length, _ = shape
         context = next(iter(inputs.values())).shape[2]
-        self._ids = np.zeros((rows, length), whole)
-        self._mask = np.zeros((rows, context), whole)
+        self._ids, self._logits = ids, logits
+        self._mask = np.zeros((len(ids), context), ids.dtype)
+        self._positions = np.zeros_like(ids)
         self._steps: NDArray[Any] = np.arange(context)
-        self._logits = np.zeros(shape, np.float32)
-        self._run: Callable[[], None] = session.bound(
-            {_IDS: self._ids, _MASK: self._mask, **inputs}, {_LOGITS: self._logits, **outputs}
-        )
+        known = {_IDS: ids, _MASK: self._mask} | ({_POSITIONS: self._positions} if has_positions else {})
+        self._run: Callable[[], None] = session.bound({**known, **inputs}, {_LOGITS: logits, **outputs})
 
     def run(self, ids: NDArray[Any], past: NDArray[Any]) -> Logits:
         """The tokens `ids` [N, T] behind `past` [N] others: logits [N, T, vocabulary], until the next run."""
         self._ids[:] = ids
         self._mask[:] = self._steps < past[:, None] + ids.shape[1]
+        self._positions[:] = past[:, None] + self._steps[: ids.shape[1]]
+        self._positions[:] = past[:, None] + self._steps[: ids.shape[1]]
         self._run()
-        return self._logits
+        return self._logits.astype(np.float32, copy=False)
 
 
 def _close(one: NDArray[Any], other: NDArray[Any]) -> bool:

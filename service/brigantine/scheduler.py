@@ -132,7 +132,7 @@ class Scheduler:
         self._row_s = 0.0  # seconds that one lane needs for one row, smoothed
         self._finished: list[Job] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._feeding = False
+        self._feeding: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     @property
@@ -204,13 +204,14 @@ class Scheduler:
 
     def _feed_soon(self) -> None:
         """After all that has arrived in this turn of the loop."""
-        if not self._feeding:
-            self._feeding = True
-            asyncio.get_running_loop().call_soon(self._feed)
+        loop = asyncio.get_running_loop()
+        if self._feeding is not loop:
+            self._feeding = loop
+            loop.call_soon(self._feed)
 
     def _feed(self) -> None:
         """Give what waits to the lanes with nothing to do, or ahead of its time to a busy one."""
-        self._feeding = False
+        self._feeding = None
         if self._closed:
             return
         stepping = [work for work in self._works if work.stepping and work.rows and work.lane.ready]

@@ -114,12 +114,12 @@ class Session:
         self,
         model: Model,
         engine: Any,
-        options: SessionOptions,
         buckets: Buckets | None = None,
         fell_back: bool = False,
+        options: SessionOptions | None = None,
     ) -> None:
         self.model = model
-        self.options = options
+        self.options = options or SessionOptions()
         self.fell_back = fell_back
         """True when ONNX Runtime has CUDA but could not use it: a GPU was there to be had, and the CPU runs."""
         self._engine = engine
@@ -162,7 +162,7 @@ class Session:
         _check(model, engine.get_inputs(), model.manifest.inputs, "input")
         _check(model, engine.get_outputs(), model.manifest.outputs, "output")
         buckets = Buckets(ort, engine, model, "cuda") if on_gpu and fixed else None
-        return cls(model, engine, options, buckets, fell_back=cuda and not on_gpu)
+        return cls(model, engine, buckets, cuda and not on_gpu, options)
 
     @property
     def device(self) -> str:
@@ -192,8 +192,11 @@ class Session:
         for name, array in outputs.items():
             binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
 
+        options = runtime().RunOptions()
+        options.log_severity_level = 4  # what goes wrong is raised, and need not be written on stderr, too
+
         def run(kept: tuple[Arrays, Arrays] = (inputs, outputs)) -> None:  # kept: their memory is in use
-            self._engine.run_with_iobinding(binding)
+            self._engine.run_with_iobinding(binding, options)
 
         return run
 

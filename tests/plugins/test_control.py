@@ -118,6 +118,7 @@ def test_a_wrong_latent_is_refused_with_what_was_expected(plugin: ImagePlugin, z
         ({"truncation": -0.1}, "truncation: expected greater than or equal to 0, got -0.1"),
         ({"truncation": float("nan")}, "truncation: expected a finite number, got nan"),
         ({"truncation": "0.5"}, "truncation: expected a valid number, got '0.5'"),
+        ({"z": [0.5, -1]}, "z: expected base64 of little-endian float32 values, in a string, got [0.5, -1]"),
         ({"z": "A" * 349_529}, "z: expected string should have at most 349528 characters"),
         ({"to_seed": 2**53}, "to_seed: expected less than or equal to 9007199254740991"),
         ({"to_seed": 1, "frames": 1}, "frames: expected greater than or equal to 2, got 1"),

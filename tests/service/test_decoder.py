@@ -1,0 +1,134 @@
+"""The decoder: the same logits whichever way the cache is kept, and the same bits in any company."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from brigantine.decoder import CHUNK, Decoder
+from brigantine.errors import ModelInvalid
+from brigantine.model import Model
+from brigantine.session import Session, SessionOptions
+from brigantine.slots import Place
+
+from tests.parrot import parrot_model
+from tests.scribble import scribble_model
+from tests.tiny import tiny_model
+
+PROMPTS = [[(7 * at + row) % 288 for at in range(length)] for row, length in enumerate((1, 5, 33, 64, 90))]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("decoder")
+    scribble_model(folder)
+    parrot_model(folder)
+    return folder
+
+
+@pytest.fixture
+def session(folders: Path) -> Session:
+    return opened(folders / "scribble")
+
+
+def opened(folder: Path, **options: Any) -> Session:
+    return Session.open(Model.open(folder), SessionOptions(**options))
+
+
+def read(decoder: Decoder, prompt: list[int], reuse: bool = True) -> tuple[Place, np.ndarray]:
+    """A place with the prompt in it, and the logits of its last token."""
+    taken = decoder.place(prompt, reuse)
+    assert taken is not None
+    place, start = taken
+    logits = np.empty((0, 0))
+    for at in range(start, len(prompt), CHUNK):
+        logits = decoder.read(place, prompt, at)
+    return place, logits[-1]
+
+
+def test_a_graph_that_appends_in_place_is_known_by_trying(session: Session):
+    decoder = Decoder(session, 160)
+    assert decoder._in_place
+    assert (decoder.context, decoder.vocabulary) == (160, 288)
+    assert not decoder._slots.tensors.any()
+
+
+@pytest.mark.parametrize("kind", ["scribble", "parrot"])
+def test_a_token_that_is_decoded_is_one_that_is_read(folders: Path, kind: str):
+    decoder = Decoder(opened(folders / kind), 160)
+    assert decoder._in_place == (kind == "scribble")
+    for prompt in PROMPTS:
+        place, _ = read(decoder, prompt)
+        for length in range(len(prompt), len(prompt) + 3):
+            logits = decoder.decode([place], [11], [length])
+            _, expected = read(decoder, [*prompt, *[11] * (length + 1 - len(prompt))])
+            np.testing.assert_allclose(logits[0], expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["scribble", "parrot"])
+def test_company_changes_no_bit(folders: Path, kind: str):
+    session = opened(folders / kind)
+
+    def alone(prompt: list[int]) -> bytes:
+        decoder = Decoder(session, 160)
+        place, logits = read(decoder, prompt)
+        return logits.tobytes() + decoder.decode([place], [11], [len(prompt)]).tobytes()
+
+    decoder = Decoder(session, 160)
+    begun = [read(decoder, prompt) for prompt in PROMPTS]
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        rows = rng.permutation(len(PROMPTS))[: rng.integers(1, len(PROMPTS) + 1)]
+        places, lengths = [begun[row][0] for row in rows], [len(PROMPTS[row]) for row in rows]
+        logits = decoder.decode(places, [11] * len(rows), lengths)
+        for row, made in zip(rows, logits, strict=True):
+            assert begun[row][1].tobytes() + made.tobytes() == alone(PROMPTS[row])
+
+
+def test_what_another_has_read_gives_the_same_bits(session: Session):
+    decoder = Decoder(session, 160)
+    _, first = read(decoder, PROMPTS[4])
+    taken = decoder.place(PROMPTS[4])
+    assert taken is not None
+    assert taken[1] == 64
+    assert decoder.read(taken[0], PROMPTS[4], 64)[-1].tobytes() == first.tobytes()
+
+
+def test_how_much_is_used(session: Session):
+    decoder = Decoder(session, 160)
+    assert (decoder.used, session.cache_used) == (0, 0)
+    place, _ = read(decoder, PROMPTS[3])
+    assert session.cache_used == 64 / (8 * 160)
+    del place
+    assert decoder.used == 0
+
+
+def test_a_context_is_cut_to_what_the_memory_holds(tmp_path: Path):
+    folder = scribble_model(tmp_path)
+    token_bytes = 2 * 2 * 2 * 16 * 4
+    assert Decoder(opened(folder, cache_bytes=4 * 100 * token_bytes), 160).context == 100
+    four = Decoder(opened(folder, cache_bytes=4 * 160 * token_bytes), 160)
+    assert four.context == 160
+    assert [four.place([1]) is not None for _ in range(1)] == [True]
+    assert four._slots.tensors.nbytes == 4 * 160 * token_bytes
+    with pytest.raises(ModelInvalid, match=r"BRIGANTINE_CACHE_BYTES allows 1000; allow more"):
+        Decoder(opened(folder, cache_bytes=1000), 160)
+
+
+def test_a_graph_that_is_no_language_model_is_refused(tmp_path: Path):
+    with pytest.raises(ModelInvalid, match="missing are attention_mask, input_ids, logits, past_key_values"):
+        Decoder(opened(tiny_model(tmp_path)), 160)
+
+
+def test_positions_are_given_where_the_graph_asks_for_them(tmp_path: Path):
+    told, plain = (
+        Decoder(opened(scribble_model(tmp_path, name, with_positions=asks)), 160)
+        for name, asks in (("told", True), ("plain", False))
+    )
+    for length in (1, 33, 64):
+        prompt = [5] * length
+        (place, logits), (kept, expected) = read(told, prompt), read(plain, prompt)
+        # The graph adds to its logits the position that it is told.
+        np.testing.assert_allclose(logits - (length - 1), expected, atol=1e-4)
+        logits, expected = told.decode([place], [11], [length]), plain.decode([kept], [11], [length])
+        np.testing.assert_allclose(logits - length, expected, atol=1e-4)
