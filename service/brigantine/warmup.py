@@ -19,8 +19,10 @@ from .request import prepare_row, request_type
 
 __all__ = ["Facts", "warm_up"]
 
-_PATIENCE_S = 1.0
-"""How long a model is tried with larger and larger batches."""
+_PATIENCE_S, _STEPS_PATIENCE_S = 1.0, 10.0
+"""How long a model is tried with larger and larger batches, at once or in steps."""
+_FEW = 4
+"""Rows that are made alone, too, where each takes many steps."""
 _MOST_STEPS = 100_000
 
 
@@ -90,18 +92,20 @@ def _finish(plugin: Plugin[Any], rows: Sequence[Arrays]) -> list[Arrays]:
 def _invariant(plugin: Plugin[Any], max_batch: int) -> tuple[bool, int]:
     """Whether a row's bits are the same alone and in a batch, and the largest batch that was tried.
 
-    Batches of 1, 2, 4 ... and the largest are tried, until a second has passed.
+    Batches of 1, 2, 4 ... and the largest are tried, until its time has passed.
     """
+    patience_s = _STEPS_PATIENCE_S if plugin.takes_steps else _PATIENCE_S
     params = request_type(plugin.params, "WarmUp", max_n=1)()
     alone: list[Arrays] = []
     tried, begin = 0, time.perf_counter()
     for size in [*(1 << power for power in range((max_batch - 1).bit_length())), max_batch]:
-        if tried >= 2 and time.perf_counter() - begin > _PATIENCE_S:
+        if tried >= 2 and time.perf_counter() - begin > patience_s:
             break
         rows = [prepare_row(plugin, params, seed) for seed in range(size)]
-        alone += [_finish(plugin, [row])[0] for row in rows[len(alone) :]]
+        few = rows[:_FEW] if plugin.takes_steps else rows
+        alone += [_finish(plugin, [row])[0] for row in few[len(alone) :]]
         tried = size
-        if not all(map(_same, _finish(plugin, rows), alone)):
+        if not all(map(_same, _finish(plugin, rows), alone)):  # of as many as there are alone
             return False, tried
     return True, tried
 
