@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import pytest
 from brigantine import errors
-from brigantine.api import admin, generations, native
+from brigantine.api import admin, chat, completions, generations, native
 from brigantine.engine import Engine
 from brigantine.errors import BrigantineError
 from brigantine.session import RuntimeMissing
@@ -133,7 +133,9 @@ def test_every_setting_is_documented_and_none_else():
 
 
 def test_every_route_is_documented_and_none_else():
-    there = {route.path for part in (admin, generations, native) for route in part.routes()}  # type: ignore[attr-defined]
+    there = {
+        route.path for part in (admin, chat, completions, generations, native) for route in part.routes()
+    }  # type: ignore[attr-defined]
     written = set(
         re.findall(r"`(?:(?:GET|POST) )?(/[\w/{}.]*)`", REQUEST.split("## Routes")[1].split("```")[0])
     )
@@ -143,7 +145,7 @@ def test_every_route_is_documented_and_none_else():
 
 def test_every_metric_is_documented_and_none_else(engine: Engine):
     kept = set(re.findall(r"^# TYPE (\w+)", engine.metrics.exposition()[0].decode(), re.M))
-    written = set(re.findall(r"`(brigantine_\w+)`", REQUEST))
+    written = set(re.findall(r"`((?:brigantine|gen_ai)_\w+)`", REQUEST))
 
     assert written == {name for name in kept if not name.endswith("_created")}
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from .job import Job
-from .station import Report
+from .station import Made, Report
+from .usage import Usage, usage_of
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -35,6 +36,13 @@ _MULTIPROCESS = "PROMETHEUS_MULTIPROC_DIR"
 _PREFIX = "brigantine_"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+# https://opentelemetry.io/docs/specs/semconv/gen-ai/gen-ai-metrics/, with its buckets
+_GEN_AI = "gen_ai_server_"
+_GEN_AI_LABELS = "gen_ai_operation_name gen_ai_provider_name gen_ai_request_model"
+_DURATION_S = tuple(0.01 * 2**power for power in range(14))
+_FIRST_TOKEN_S = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+_TOKEN_S = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5)
 
 
 class Metrics:
@@ -69,6 +77,7 @@ class Metrics:
             "model stage",
         )
         self.batch_rows = make.histogram("batch_rows", "Rows in each batch that ran.", _ROWS, "model")
+        self.steps = _Steps(make)
         self.in_flight = make.gauge("in_flight", "Requests taken and not yet answered.", "model", "livesum")
         self.queue_rows = make.gauge("queue_rows", "Rows that wait to be made.", "model", "livesum")
         self.model_info = make.gauge(
@@ -87,12 +96,19 @@ class Metrics:
             "model_resting", "1 for a model that failed too often and rests.", "model", "livemax"
         )
         self.plugin_up = make.gauge(
-            "plugin_up", "1 for a plugin that serves, 0 for one that was rejected.", "plugin", "livemin"
+            "plugin_up", "1 for a plugin that serves, 0 for one that does not.", "plugin", "livemin"
         )
 
-    def of(self, model: str, content: str, waiting: Callable[[], int]) -> ModelMetrics:
+    def of(
+        self,
+        model: str,
+        content: str,
+        waiting: Callable[[], int],
+        cache_used: Callable[[], float | None] = lambda: None,
+        steps: bool = False,
+    ) -> ModelMetrics:
         """The part that one model fills; see there."""
-        self._models.append(ModelMetrics(self, model, content, waiting))
+        self._models.append(ModelMetrics(self, model, content, waiting, cache_used, steps))
         return self._models[-1]
 
     def exposition(self) -> tuple[bytes, str]:
@@ -114,11 +130,26 @@ class ModelMetrics:
         model: its name.
         content: what it makes.
         waiting: says how many rows wait.
+        cache_used: says which share of its cache is used, if it has one.
+        steps: whether its content is made in steps, which have times of their own.
     """
 
-    def __init__(self, metrics: Metrics, model: str, content: str, waiting: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        metrics: Metrics,
+        model: str,
+        content: str,
+        waiting: Callable[[], int],
+        cache_used: Callable[[], float | None],
+        steps: bool,
+    ) -> None:
         self._counting = metrics.counting
         self._waiting = waiting
+        self._cache_used = cache_used
+        self._show_cache_used = lru_cache(
+            partial(metrics.steps.cache_used.labels, model)
+        )  # of those that have one
+        self._steps = _ModelSteps(metrics.steps, model) if steps else None
         self._flying = 0
         self._showing = False
         self._requests = lru_cache(partial(metrics.requests.labels, model, content))  # by status
@@ -167,6 +198,8 @@ class ModelMetrics:
         self._showing = False
         self._in_flight.set(self._flying)
         self._queue_rows.set(self._waiting())
+        if (used := self._cache_used()) is not None:
+            self._show_cache_used().set(used)
 
     def _made(self, jobs: Sequence[Job]) -> None:
         now = time.perf_counter()
@@ -177,12 +210,68 @@ class ModelMetrics:
         for job in jobs:
             self._queue.observe(min(row.taken_s for row in job.made.values()) - job.submitted_s)
             self._request_seconds.observe(now - job.submitted_s)
+            if self._steps is not None:
+                self._steps.made(job, now)
 
     def _show_soon(self) -> None:
         """Show what is in work to the other workers, once for all that happens in a moment."""
         if self._counting and not self._showing:
             self._showing = True
             asyncio.get_running_loop().call_later(_SHOW_AFTER_S, self.show)
+
+
+class _Steps:
+    """What is counted of content that is made in steps."""
+
+    def __init__(self, make: _Factory) -> None:
+        self.duration = make.gen_ai(
+            "request_duration_seconds", "Seconds of a request to a model that takes steps.", _DURATION_S
+        )
+        self.first_token = make.gen_ai(
+            "time_to_first_token_seconds",
+            "Seconds until the first of a request could be shown.",
+            _FIRST_TOKEN_S,
+        )
+        self.per_token = make.gen_ai(
+            "time_per_output_token_seconds", "Seconds for each token of a text after the first.", _TOKEN_S
+        )
+        self.tokens = make.counter(
+            "tokens_total", "Tokens of prompts (input) and of texts (output).", "model kind"
+        )
+        self.cache_used = make.gauge(
+            "cache_used_ratio", "The share of a language model's cache that is used.", "model", "livemax"
+        )
+
+
+class _ModelSteps:
+    """What one model counts of its steps."""
+
+    def __init__(self, steps: _Steps, model: str) -> None:
+        labels = "generate_content", "brigantine", model
+        self._duration = steps.duration.labels(*labels)
+        self._first_token = steps.first_token.labels(*labels)
+        self._per_token = steps.per_token.labels(*labels)
+        self._input, self._output = (steps.tokens.labels(model, kind) for kind in ("input", "output"))
+
+    def made(self, job: Job, now: float) -> None:
+        """A request is finished."""
+        rows = job.made.values()
+        self._duration.observe(now - job.submitted_s)
+        self._first_token.observe(min(row.shown_s for row in rows) - job.submitted_s)
+        usages = [(row, usage) for row in rows if (usage := usage_of(row.media)) is not None]
+        self._input.inc(
+            max((usage.prompt_tokens for _, usage in usages), default=0)
+        )  # all rows have one prompt
+        for row, usage in usages:
+            self._output.inc(usage.completion_tokens)
+            if (seconds := _per_token_s(row, usage)) is not None:
+                self._per_token.observe(seconds)
+
+
+def _per_token_s(row: Made, usage: Usage) -> float | None:
+    """Of the tokens after the first; None where these cannot be told apart, since all of them came at once."""
+    rest = usage.completion_tokens - 1
+    return (row.computed_s - row.shown_s) / rest if rest > 0 and row.computed_s > row.shown_s else None
 
 
 def _all_workers(folder: Path) -> CollectorRegistry:
@@ -232,7 +321,14 @@ class _Factory:
 
         return Gauge(_PREFIX + name, what, labels.split(), registry=self._registry, multiprocess_mode=mode)
 
+    def gen_ai(self, name: str, what: str, buckets: Sequence[float]) -> Histogram:
+        """One of OpenTelemetry's."""
+        return self._histogram(_GEN_AI + name, what, buckets, _GEN_AI_LABELS)
+
     def histogram(self, name: str, what: str, buckets: Sequence[float], labels: str) -> Histogram:
+        return self._histogram(_PREFIX + name, what, buckets, labels)
+
+    def _histogram(self, name: str, what: str, buckets: Sequence[float], labels: str) -> Histogram:
         from prometheus_client import Histogram  # noqa: PLC0415
 
-        return Histogram(_PREFIX + name, what, labels.split(), buckets=buckets, registry=self._registry)
+        return Histogram(name, what, labels.split(), buckets=buckets, registry=self._registry)

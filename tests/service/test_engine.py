@@ -4,7 +4,7 @@ import threading
 import time
 
 import pytest
-from brigantine.engine import Engine
+from brigantine.engine import Caller, Engine
 from brigantine.errors import (
     BadParams,
     DeadlineExceeded,
@@ -120,7 +120,7 @@ def test_the_deadline_covers_every_step(engine: Engine, monkeypatch: pytest.Monk
 
 
 async def _within(engine: Engine, timeout_s: float) -> None:
-    await engine.generate("tiny", {}, timeout_s=timeout_s)
+    await engine.generate("tiny", {}, caller=Caller(timeout_s))
 
 
 def test_rows_are_bounded_before_they_are_prepared(settings: Settings, monkeypatch: pytest.MonkeyPatch):

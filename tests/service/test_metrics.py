@@ -17,7 +17,7 @@ from brigantine.station import Made, Report, Step
 def answered(metrics):
     job = Job({}, None, 7, "image/png")
     job.submitted_s = time.perf_counter() - 0.2
-    job.made[0] = Made(Media("image/png", b"12345678"), 7, job.submitted_s + 0.001, 0, 0, 1)
+    job.made[0] = Made(Media("image/png", b"12345678"), 7, job.submitted_s + 0.001, 0, 0, 0, 1)
     metrics.begin()
     metrics.batch(Report([], [Step(1, 0.1, 0.01)], 0.01, 0.2), [job])
     metrics.end(200)

@@ -9,9 +9,11 @@ from pathlib import Path
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from ..discovery import PluginRecord, plural_of
+from ..contract import plural_of
+from ..discovery import PluginRecord
+from ..engine import Engine
 from ..errors import NotFound, NotReady, PluginNotFound
-from ..registry import Registry
+from ..registry import isolation_of
 from .http import Json, engine_of
 from .openapi import document
 from .routes import Route
@@ -52,20 +54,20 @@ async def metrics(request: Request) -> Response:
 
 
 async def plugins(request: Request) -> Response:
-    """Every plugin that was found, with its models; what was rejected says why."""
-    registry = engine_of(request).registry
+    """Every plugin that was found, with its models; one that does not serve says why."""
+    engine = engine_of(request)
     return Json(
-        {"object": "list", "data": [_plugin(record, registry) for record in registry.plugins.values()]}
+        {"object": "list", "data": [_plugin(record, engine) for record in engine.registry.plugins.values()]}
     )
 
 
 async def plugin(request: Request) -> Response:
     """One plugin."""
-    registry = engine_of(request).registry
-    name = request.path_params["plugin"]
-    if name not in registry.plugins:
-        raise PluginNotFound(f"plugin {name!r}: expected one of {', '.join(registry.plugins) or 'none'}")
-    return Json(_plugin(registry.plugins[name], registry))
+    engine = engine_of(request)
+    name, known = request.path_params["plugin"], engine.registry.plugins
+    if name not in known:
+        raise PluginNotFound(f"plugin {name!r}: expected one of {', '.join(known) or 'none'}")
+    return Json(_plugin(known[name], engine))
 
 
 async def openapi(request: Request) -> Response:
@@ -112,7 +114,7 @@ def _swagger_ui(name: str) -> bytes:
     return (Path(spec.origin).parent / "_internal" / "server" / "static_content" / name).read_bytes()
 
 
-def _plugin(record: PluginRecord, registry: Registry) -> dict[str, object]:
+def _plugin(record: PluginRecord, engine: Engine) -> dict[str, object]:
     plugin = record.plugin
     return {
         "id": record.name,
@@ -124,10 +126,11 @@ def _plugin(record: PluginRecord, registry: Registry) -> dict[str, object]:
         "content": plugin.content if plugin else None,
         "route": f"/v1/{plural_of(plugin)}/generations" if plugin else None,
         "types": list(plugin.types) if plugin else [],
+        "isolation": isolation_of(record, engine.settings),
         "params": plugin.params.model_json_schema() if plugin else None,
         "models": [
             {"id": model.name, "state": model.state, "reason": model.reason or None, "source": model.source}
-            for model in registry.models.values()
+            for model in engine.registry.models.values()
             if model.plugin_name == record.name
         ],
     }

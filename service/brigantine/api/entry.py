@@ -9,6 +9,7 @@ and BentoML keeps the processes, the start and the stop.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import time
@@ -21,14 +22,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..engine import Engine
-from ..errors import BrigantineError
-from . import admin, generations, native
-from .http import error_response
+from . import admin, chat, completions, generations, native
+from .http import as_ours, error_response
 from .routes import Router
 
 __all__ = ["Entry", "Host"]
 
-log = logging.getLogger("brigantine.api")
 access = logging.getLogger("brigantine.access")
 
 _GONE = 499
@@ -50,7 +49,9 @@ class Entry:
     def __init__(self, app: ASGIApp, host: Host) -> None:
         self._app = app
         self._host = host
-        self._router = Router([*admin.routes(), *native.routes(), *generations.routes()])
+        self._router = Router(
+            route for room in (admin, native, generations, completions, chat) for route in room.routes()
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -63,11 +64,11 @@ class Entry:
             response = await self._response(scope, receive)
             await response(scope, receive, answer)
         except ClientDisconnect:
-            answer.status = _GONE
+            await answer.abandon()
         except Exception as error:
             if answer.status:
                 raise  # too late for an error object: the connection must break
-            await error_response(_as_ours(error, scope, answer.request_id))(scope, receive, answer)
+            await error_response(as_ours(error, scope))(scope, receive, answer)
         finally:
             if self._host.access_log:
                 took_ms = 1e3 * (time.perf_counter() - begin)
@@ -99,6 +100,14 @@ class _Answer:
             message["headers"] = [*message["headers"], (b"x-request-id", self.request_id.encode())]
         await self._send(message)
 
+    async def abandon(self) -> None:
+        """Nobody reads it any more. What has been sent of it must not wait for that, but ASGI has no word for it."""
+        transport = getattr(getattr(self._send, "__self__", None), "transport", None)  # uvicorn's
+        if self.status and transport is not None:
+            transport.abort()
+            await asyncio.sleep(0)  # uvicorn hears of it before it misses the rest
+        self.status = _GONE
+
 
 def _path(scope: Scope) -> str:
     """The path as the log may have it: a new line in it must not begin one there."""
@@ -111,15 +120,3 @@ def _request_id(scope: Scope) -> str:
         if name == b"x-request-id" and _SANE_ID.fullmatch(value.decode("latin-1")):
             return value.decode("latin-1")
     return f"req_{getrandbits(128):032x}"
-
-
-def _as_ours(error: Exception, scope: Scope, request_id: str) -> BrigantineError:
-    """The error to answer with; a fault of ours, or of a plugin, is in the log under the request's id."""
-    ours = error if isinstance(error, BrigantineError) else _internal()
-    if ours.status == 500:
-        log.error("%s %s %s", scope["method"], _path(scope), request_id, exc_info=error)
-    return ours
-
-
-def _internal() -> BrigantineError:
-    return BrigantineError("an internal error; the service's log has it under this x-request-id")

@@ -12,19 +12,19 @@ from pydantic import BaseModel, ConfigDict, Field, StrictStr
 from starlette.requests import Request
 from starlette.responses import Response
 
-from ..engine import Engine, Generation, Served
+from ..engine import Generation, Served
 from ..errors import BadParams, FieldError
 from ..request import parse
-from .http import Json, b64, engine_of, generate, read_object, server_timing
+from .accept import accepted, as_bytes, check_single
+from .http import Json, b64, engine_of, generate, read_object, served_for, server_timing
 from .routes import Route
 
-__all__ = ["WITHOUT_EFFECT", "GenerationsBody", "routes"]
+__all__ = ["GenerationsBody", "routes", "without_effect"]
 
-WITHOUT_EFFECT = (
-    "background", "moderation", "output_compression", "partial_images", "prompt", "quality", "safety_identifier",
-    "size", "style", "user",
+_WITHOUT_EFFECT = ("prompt", "safety_identifier", "user")
+_WITHOUT_EFFECT_ON_IMAGES = (
+    "background", "moderation", "output_compression", "partial_images", "quality", "size", "style",
 )  # fmt: skip
-"""OpenAI's fields that are taken and change nothing, where the plugin's Params have none of that name."""
 
 
 class GenerationsBody(BaseModel):
@@ -47,54 +47,50 @@ class GenerationsBody(BaseModel):
 
 
 async def generations(request: Request) -> Response:
+    """Generate in OpenAI's form; the bytes of one medium for a client that names its type in `Accept`."""
     engine = engine_of(request)
     content = engine.registry.content(request.path_params["plural"])
     sent, size = await read_object(request, engine.settings)
     body = parse(GenerationsBody, sent)
-    served = _model(engine, content, body.model)
-    media_type = _media_type(served, body.output_format)
+    served = served_for(engine, content, body.model)
+    types = _types(served, body.output_format)
+    wanted = accepted(request, types)
     params = _params(served, body.model_extra or {})
+    check_single(wanted, params)
+    media_type = wanted or types[0]
     generation = await generate(request, served, params, size, media_type, also=GenerationsBody.model_fields)
-    return _answer(generation, media_type)
+    return _answer(generation, media_type) if wanted is None else as_bytes(generation)
+
+
+def without_effect(content: str) -> tuple[str, ...]:
+    """OpenAI's fields that are taken and change nothing, where the plugin's Params have none of that name."""
+    return _WITHOUT_EFFECT + (_WITHOUT_EFFECT_ON_IMAGES if content == "image" else ())
 
 
 def routes() -> list[Route]:
     return [Route("/v1/{plural}/generations", generations, "POST")]
 
 
-def _model(engine: Engine, content: str, name: str | None) -> Served:
-    """The model asked for; absent or empty means the default.
-
-    Raises:
-        ModelNotFound: there is no such model.
-        BadParams: it makes other content.
-    """
-    served = engine.served(name or engine.registry.default(content, engine.settings.default_model))
-    if served.plugin.content != content:
-        got = f"{name!r}, which makes {served.plugin.content}"
-        raise BadParams([FieldError("model", f"a model that makes {content}", got)])
-    return served
-
-
 def _params(served: Served, fields: dict[str, Any]) -> dict[str, Any]:
     """The plugin's part. OpenAI's optional fields may be null, and its clients always send a prompt."""
-    known = served.request.model_fields
+    known, taken = served.request.model_fields, without_effect(served.plugin.content)
     return {
         name: value
         for name, value in fields.items()
-        if not (value is None if name in known else name in WITHOUT_EFFECT)
+        if not (value is None if name in known else name in taken)
     }
 
 
-def _media_type(served: Served, output_format: str | None) -> str:
+def _types(served: Served, output_format: str | None) -> tuple[str, ...]:
+    """The media types that may be made, the default first; only that of `output_format` when it is given."""
     types = served.plugin.types
     if output_format is None:
-        return types[0]
+        return types
     formats = {kind.partition("/")[2]: kind for kind in reversed(types)}  # the first of equals
     if output_format not in formats:
         expected = f"one of {', '.join(kind.partition('/')[2] for kind in types)}"
         raise BadParams([FieldError("output_format", expected, repr(output_format))])
-    return formats[output_format]
+    return (formats[output_format],)
 
 
 def _answer(generation: Generation, media_type: str) -> Response:

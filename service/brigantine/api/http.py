@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from binascii import b2a_base64
 from collections.abc import Iterable, Mapping
 from typing import Any
+from urllib.parse import quote
 
 import orjson
 from async_timeout import timeout  # asyncio's own, and the same for Python 3.10
 from starlette.datastructures import State
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from ..engine import Caller, Engine, Generation, Served
 from ..errors import (
+    BadParams,
     BadRequest,
     BodyTooLarge,
     BodyTooSlow,
@@ -27,7 +31,23 @@ from ..errors import (
 from ..media import Media
 from ..settings import Settings
 
-__all__ = ["Json", "b64", "engine_of", "error_response", "generate", "header", "read_object", "server_timing"]
+__all__ = [
+    "Json",
+    "Watch",
+    "as_ours",
+    "b64",
+    "engine_of",
+    "error_object",
+    "error_response",
+    "generate",
+    "header",
+    "patience_s",
+    "read_object",
+    "served_for",
+    "server_timing",
+]
+
+log = logging.getLogger("brigantine.api")
 
 _DRAIN_BYTES = 268_435_456
 """How much of a too large body is read and thrown away, so that a client that is still sending gets its 413."""
@@ -129,7 +149,28 @@ def _excerpt(body: bytes, limit: int = 40) -> str:
     return repr(body[:limit].decode("utf-8", "replace")) + ("..." if len(body) > limit else "")
 
 
+def as_ours(error: Exception, scope: Scope) -> BrigantineError:
+    """The error to answer with; a fault of ours, or of a plugin, is in the log under the request's id."""
+    ours = error if isinstance(error, BrigantineError) else _internal()
+    if ours.status == 500:
+        request_id = scope["state"]["request_id"]
+        log.error("%s %s %s", scope["method"], quote(scope["path"]), request_id, exc_info=error)
+    return ours
+
+
+def _internal() -> BrigantineError:
+    return BrigantineError("an internal error; the service's log has it under this x-request-id")
+
+
 def error_response(error: BrigantineError) -> Response:
+    """The error with its status and the headers that belong to it."""
+    headers = {} if error.retry_after_s is None else {"Retry-After": f"{error.retry_after_s:.0f}"}
+    if isinstance(error, MethodNotAllowed):
+        headers["Allow"] = error.allow
+    return Json(error_object(error), error.status, headers)
+
+
+def error_object(error: BrigantineError) -> dict[str, Any]:
     """OpenAI's error object, so that every client of theirs reads it."""
     kind = "invalid_request_error" if error.status < 500 else "server_error"
     if error.status == 429:
@@ -138,10 +179,21 @@ def error_response(error: BrigantineError) -> Response:
     errors: tuple[FieldError, ...] = getattr(error, "errors", ())
     if errors:
         body["errors"] = [field._asdict() for field in errors]
-    headers = {} if error.retry_after_s is None else {"Retry-After": f"{error.retry_after_s:.0f}"}
-    if isinstance(error, MethodNotAllowed):
-        headers["Allow"] = error.allow
-    return Json({"error": body}, error.status, headers)
+    return {"error": body}
+
+
+def served_for(engine: Engine, content: str, name: str | None) -> Served:
+    """The model asked for; absent or empty means the default for this content.
+
+    Raises:
+        ModelNotFound: there is no such model.
+        BadParams: it makes other content.
+    """
+    served = engine.served(name or engine.registry.default(content, engine.settings.default_model))
+    if served.plugin.content != content:
+        got = f"{name!r}, which makes {served.plugin.content}"
+        raise BadParams([FieldError("model", f"a model that makes {content}", got)])
+    return served
 
 
 async def generate(
@@ -166,8 +218,8 @@ async def generate(
         BadRequest: X-Request-Timeout-Ms is no positive number.
         ClientDisconnect: the client has gone; there is nobody left to answer.
     """
-    timeout_s = _timeout_s(request)
-    watch = _Watch(request)
+    timeout_s = patience_s(request)
+    watch = Watch(request)
     try:
         caller = Caller(timeout_s, size, watch.gone)
         return await engine_of(request).generate(served.record.name, body, media_type, caller, also)
@@ -179,18 +231,19 @@ async def generate(
         watch.stop()
 
 
-class _Watch:
-    """Waits for the client to hang up."""
+class Watch:
+    """Waits for the client to hang up, from `after_s` on, until it is told to stop."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, after_s: float = _WATCH_AFTER_S) -> None:
         loop = asyncio.get_running_loop()
         self.gone: asyncio.Future[None] = loop.create_future()
         """Finishes when the client has hung up."""
         self._request = request
         self._task: asyncio.Task[None] | None = None
-        self._timer = loop.call_later(_WATCH_AFTER_S, self._start)
+        self._timer = loop.call_later(after_s, self._start)
 
     def stop(self) -> None:
+        """Wait no longer."""
         self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
@@ -204,7 +257,12 @@ class _Watch:
         self.gone.set_result(None)
 
 
-def _timeout_s(request: Request) -> float:
+def patience_s(request: Request) -> float:
+    """How long the client will wait, if it says so.
+
+    Raises:
+        BadRequest: X-Request-Timeout-Ms is no positive number.
+    """
     values = header(request, b"x-request-timeout-ms")
     if not values:
         return math.inf

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from ..engine import Generation, Served
-from ..errors import NotAcceptable
+from ..errors import BrigantineError
+from ..media import Media
 from ..registry import ModelRecord
+from ..request import MAX_SEED, derive_seed
 from . import http
-from .http import Json, b64, engine_of, header, read_object, server_timing
+from .accept import accepted, as_bytes, check_single
+from .http import Json, b64, engine_of, error_object, read_object, server_timing
 from .routes import Route
+from .stream import EVENTS, Orders, Stream, event
 
 __all__ = ["routes"]
 
@@ -36,18 +40,16 @@ async def model(request: Request) -> Response:
 
 
 async def generate(request: Request) -> Response:
-    """Generate with the plugin's own Params; `Accept` decides between JSON and the medium's bytes."""
+    """Generate with the plugin's own Params; `Accept` decides between JSON, the medium's bytes, and their parts."""
     engine = engine_of(request)
     served = engine.served(request.path_params["model"])
-    wanted = _negotiate(",".join(header(request, b"accept")), served.plugin.types)
+    wanted = accepted(request, (*served.plugin.types, EVENTS))
     body, size = await read_object(request, engine.settings)
-    n: Any = body.get("n", 1)
-    if wanted is not None and isinstance(n, int) and n > 1:
-        raise NotAcceptable(
-            f"n: expected 1 for an answer in {wanted}, got {n}; ask for application/json, or for one at a time"
-        )
+    if wanted == EVENTS:
+        return _as_events(request, served, body, size)
+    check_single(wanted, body)
     generation = await http.generate(request, served, body, size, wanted)
-    return _as_json(generation, served) if wanted is None else _as_bytes(generation)
+    return _as_json(generation, served) if wanted is None else as_bytes(generation)
 
 
 def routes() -> list[Route]:
@@ -84,49 +86,6 @@ def _seeds(record: ModelRecord) -> dict[str, Any]:
     }
 
 
-@lru_cache
-def _negotiate(accept: str, made: tuple[str, ...]) -> str | None:
-    """The media type to answer with, or None for JSON: the one that `Accept` likes best (RFC 9110, section 12.5.1).
-
-    Of those that it likes as well, one that it names goes before one that a wildcard allows, and JSON before the
-    others.
-
-    Raises:
-        NotAcceptable: the header allows nothing that this model can make.
-    """
-    ranges = _ranges(accept or "*/*")
-    best = max(("application/json", *made), key=lambda kind: _liking(kind, ranges))  # the first of equals
-    if _liking(best, ranges)[0] <= 0:
-        raise NotAcceptable(f"Accept: expected application/json or one of {', '.join(made)}, got {accept!r}")
-    return None if best == "application/json" else best
-
-
-def _ranges(accept: str) -> dict[str, float]:
-    """Each range of an Accept header, and its quality from 0 to 1."""
-    ranges: dict[str, float] = {}
-    for part in accept.lower().split(","):
-        kind, *parameters = (word.strip() for word in part.split(";"))
-        quality = next((word[2:] for word in parameters if word.startswith("q=")), "1")
-        ranges[kind] = _number(quality)
-    return ranges
-
-
-def _liking(made: str, ranges: Mapping[str, float]) -> tuple[float, int]:
-    """The quality of the most specific range that `made` falls into, and how specific that is."""
-    for specific, kind in ((2, made), (1, f"{made.partition('/')[0]}/*"), (0, "*/*")):
-        if kind in ranges:
-            return ranges[kind], specific
-    return 0.0, 0
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        return 0.0
-    return value if 0 <= value <= 1 else 0.0
-
-
 def _as_json(generation: Generation, served: Served) -> Response:
     data: list[Mapping[str, Any]] = [
         {"seed": seed, "type": media.type, **media.info, "b64_json": b64(media)}
@@ -146,7 +105,37 @@ def _as_json(generation: Generation, served: Served) -> Response:
     )
 
 
-def _as_bytes(generation: Generation) -> Response:
-    [media], [seed] = generation.media, generation.seeds
-    headers = {"content-type": media.type, "x-seed": str(seed), "x-model": generation.model}
-    return Response(media.body, headers=headers | server_timing(generation))
+def _as_events(request: Request, served: Served, body: Mapping[str, Any], size: int) -> Response:
+    seed: Any = body.get("seed")
+    if seed is None:
+        seed = random.randint(0, MAX_SEED)
+        body = {**body, "seed": seed}
+    return Stream(request, Orders(served, [body], size), _Events(seed))
+
+
+class _Events:
+    """Each part of a row as it is made, and at its end what JSON would say of it. See `Script`."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def part(self, index: int, media: Media) -> bytes:
+        return event({"index": index, **media.info, **_body(media)}, "part")
+
+    def whole(self, index: int, media: Media, shown: int) -> bytes:
+        rest = Media(media.type, media.body[shown:])
+        last = self.part(index, rest) if rest.body else b""
+        seed = derive_seed(self._seed, index)
+        return last + event({"index": index, "seed": seed, "type": media.type, **media.info}, "done")
+
+    def error(self, error: BrigantineError) -> bytes:
+        return event(error_object(error), "error")
+
+    def end(self) -> bytes:
+        return b""
+
+
+def _body(media: Media) -> dict[str, Any]:
+    if media.type.startswith("text/"):
+        return {"text": media.body.decode("utf-8", "replace")}
+    return {"b64_json": b64(media)}

@@ -6,9 +6,14 @@ from collections import defaultdict
 from importlib.metadata import version
 from typing import Any
 
-from ..discovery import plural_of
+from ..contract import plural_of
 from ..engine import Engine, Served
-from .generations import WITHOUT_EFFECT, GenerationsBody
+from .chat import ChatBody
+from .completions import CompletionsBody
+from .fields import WITHOUT_EFFECT
+from .generations import GenerationsBody, without_effect
+from .stream import EVENTS
+from .text import CONTENT, TextBody
 
 __all__ = ["document"]
 
@@ -44,13 +49,17 @@ def document(engine: Engine) -> dict[str, Any]:
         "/metrics": {"get": _get("health", "Prometheus metrics.")["get"] | _responses(("text/plain",))},
     }
     schemas: dict[str, Any] = {"Error": _ERROR}
-    requests: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    makers: defaultdict[str, list[tuple[Served, dict[str, Any]]]] = defaultdict(list)
     for one in served:
         schema = _schema(one, schemas)
         paths[f"/v1/models/{one.record.name}/generate"] = _generate(one, schema)
-        requests[plural_of(one.plugin)].append(schema)
-    for plural, several in requests.items():
+        makers[plural_of(one.plugin)].append((one, schema))
+    for plural, several in makers.items():
         paths[f"/v1/{plural}/generations"] = _generations(plural, several)
+    plugins = [record.plugin for record in engine.registry.plugins.values()]
+    if any(plugin and plugin.content == CONTENT for plugin in plugins):
+        pairs = [pair for several in makers.values() for pair in several]
+        paths |= _texts([schema for one, schema in pairs if one.plugin.content == CONTENT], schemas)
     return {
         "openapi": "3.1.0",
         "info": {"title": "Brigantine", "version": version("brigantine")},
@@ -84,18 +93,39 @@ def _schema(served: Served, schemas: dict[str, Any]) -> dict[str, Any]:
 
 def _generate(served: Served, schema: dict[str, Any]) -> dict[str, Any]:
     summary = f"Generate {served.plugin.content} with the model {served.record.name}."
-    types = ("application/json", *served.plugin.types)
+    types = ("application/json", *served.plugin.types, EVENTS)
     return {"post": _post(served.plugin.content, summary, schema, types)}
 
 
-def _generations(plural: str, requests: list[dict[str, Any]]) -> dict[str, Any]:
+def _generations(plural: str, makers: list[tuple[Served, dict[str, Any]]]) -> dict[str, Any]:
     """OpenAI's fields, and beside them every Params field of any model that makes this content."""
     schema = GenerationsBody.model_json_schema()
-    ignored = {name: {"description": "Taken, without effect."} for name in WITHOUT_EFFECT}
-    params = {name: field for request in requests for name, field in request["properties"].items()}
+    taken = without_effect(makers[0][0].plugin.content)  # one plural is of one content
+    ignored = {name: {"description": "Taken, without effect."} for name in taken}
+    params = {name: field for _, request in makers for name, field in request["properties"].items()}
     schema["properties"] = ignored | params | schema["properties"]
     summary = f"Generate {plural} in the shape of OpenAI's images API."
-    return {"post": _post(plural, summary, schema, ("application/json",))}
+    types = dict.fromkeys(kind for served, _ in makers for kind in served.plugin.types)
+    return {"post": _post(plural, summary, schema, ("application/json", *types))}
+
+
+def _texts(requests: list[dict[str, Any]], schemas: dict[str, Any]) -> dict[str, Any]:
+    """OpenAI's routes for text, with every Params field of any model that makes it beside their own."""
+    params = {name: field for request in requests for name, field in request["properties"].items()}
+    ignored = {name: {"description": "Taken, without effect."} for name in sorted(WITHOUT_EFFECT)}
+
+    def route(kind: type[TextBody], summary: str) -> dict[str, Any]:
+        schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(schema.pop("$defs", {}))
+        schema["properties"] = ignored | params | schema["properties"]
+        return {"post": _post(CONTENT, summary, schema, ("application/json", EVENTS))}
+
+    return {
+        "/v1/completions": route(
+            CompletionsBody, "Go on from a prompt, in the shape of OpenAI's completions API."
+        ),
+        "/v1/chat/completions": route(ChatBody, "Say the next message, in the shape of OpenAI's chat API."),
+    }
 
 
 def _post(tag: str, summary: str, schema: dict[str, Any], types: tuple[str, ...]) -> dict[str, Any]:

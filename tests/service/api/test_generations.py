@@ -143,6 +143,52 @@ def test_any_content_has_the_same_route_under_its_plural(blots: TestClient):
     assert again.content == base64.b64decode(other["data"][0]["b64_json"])
 
 
+@pytest.mark.parametrize("accept", ["", "*/*", "application/json", "text/html, */*;q=0.8"])
+def test_json_comes_unless_a_type_is_named(blots: TestClient, accept: str):
+    answer = blots.post("/v1/blotches/generations", json={"seed": 7}, headers={"accept": accept})
+
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+
+
+@pytest.mark.parametrize(
+    ("accept", "kind"),
+    [("text/plain", "text/plain"), ("image/x-blot, */*;q=0.1", "image/x-blot"), ("image/*", "image/x-blot")],
+)
+def test_a_type_that_accept_names_comes_as_its_bytes(blots: TestClient, accept: str, kind: str):
+    answer = blots.post("/v1/blotches/generations", json={"seed": 7}, headers={"accept": accept})
+    native = blots.post("/v1/models/blots/generate", json={"seed": 7}, headers={"accept": kind})
+
+    assert answer.headers["content-type"].partition(";")[0] == kind
+    assert (answer.content, answer.headers["x-seed"], answer.headers["x-model"]) == (
+        native.content,
+        "7",
+        "blots",
+    )
+
+
+@pytest.mark.parametrize(
+    ("accept", "body", "message"),
+    [
+        ("audio/wav", {}, "Accept: expected application/json or one of text/plain, image/x-blot, got 'audio/wav'"),
+        ("image/x-blot", {"output_format": "plain"}, "or one of text/plain, got 'image/x-blot'"),
+        ("text/plain", {"n": 2}, "n: expected 1 for an answer in text/plain, got 2"),
+    ],
+)  # fmt: skip
+def test_what_accept_does_not_allow_is_406(
+    blots: TestClient, accept: str, body: dict[str, object], message: str
+):
+    answer = blots.post("/v1/blotches/generations", json=body, headers={"accept": accept})
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (406, "not_acceptable")
+    assert message in answer.json()["error"]["message"]
+
+
+def test_fields_of_openais_pictures_mean_nothing_for_other_content(blots: TestClient):
+    refused = blots.post("/v1/blotches/generations", json={"quality": "high", "prompt": "x", "user": "u"})
+
+    assert (refused.status_code, refused.json()["error"]["param"]) == (422, "quality")
+
+
 def test_a_plugins_own_fields_are_checked_under_its_route(blots: TestClient):
     wrong = blots.post("/v1/blotches/generations", json={"size": 10, "lable": 1})
 
@@ -167,7 +213,15 @@ def test_the_contract_has_every_contents_route(blots: TestClient):
     fields = body["content"]["application/json"]["schema"]["properties"]
     assert fields["size"]["maximum"] == 9
     assert {"model", "n", "seed", "label", "prompt"} <= fields.keys()
-    assert blots.get("/v1/plugins/blot").json()["route"] == "/v1/blotches/generations"
+    assert not {"quality", "style", "background", "moderation"} & fields.keys()
+    images = document["paths"]["/v1/images/generations"]["post"]
+    assert {"quality", "size"} <= images["requestBody"]["content"]["application/json"]["schema"][
+        "properties"
+    ].keys()
+    made = document["paths"]["/v1/blotches/generations"]["post"]["responses"]["200"]["content"]
+    assert list(made) == ["application/json", "text/plain", "image/x-blot"]
+    shown = blots.get("/v1/plugins/blot").json()
+    assert (shown["route"], shown["isolation"]) == ("/v1/blotches/generations", "thread")
 
 
 def test_a_model_that_fails_again_and_again_rests_and_the_others_serve(blots: TestClient):

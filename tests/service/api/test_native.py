@@ -7,6 +7,7 @@ from brigantine.api import Host
 from PIL import Image
 from starlette.testclient import TestClient
 
+from tests.service.api.wire import events
 from tests.service.toys import plugin_of
 
 URL = "/v1/models/tiny/generate"
@@ -137,3 +138,70 @@ def test_models_are_listed_and_shown(client: TestClient):
     assert (shown["seeds"]["batched"], shown["seeds"]["tried_batch"]) == (True, 32)
     assert [label["name"] for label in shown["labels"]] == ["zero", "one", "two"]
     assert shown["inputs"][0] == {"name": "z", "dtype": "float32", "shape": ["batch", 4]}
+
+
+@pytest.mark.parametrize("accept", ["text/event-stream", "text/event-stream, application/json;q=0.5"])
+def test_text_comes_in_parts(texts: TestClient, accept: str):
+    url, body = (
+        "/v1/models/prose/generate",
+        {"n": 2, "seed": 7, "prompt": "x", "logprobs": 1, "max_tokens": 30},
+    )
+
+    answer = texts.post(url, json=body, headers={"accept": accept})
+
+    whole = texts.post(url, json=body).json()["data"]
+    told = events(answer.text)
+    assert answer.headers["content-type"] == "text/event-stream"
+    for index, item in enumerate(whole):
+        mine = [(name, data) for name, data in told if data["index"] == index]
+        assert [name for name, _ in mine] == ["part"] * (len(mine) - 1) + ["done"]
+        parts = [data for _, data in mine[:-1]]
+        assert "".join(part["text"] for part in parts).encode() == base64.b64decode(item.pop("b64_json"))
+        assert all(part.keys() == {"index", "text", "logprobs"} for part in parts[:-1])
+        assert mine[-1][1] == {"index": index, **item}
+
+
+def test_what_is_made_at_once_comes_row_by_row(client: TestClient):
+    body = {"seed": 7, "n": 3}
+    answer = client.post(URL, json=body, headers={"accept": "text/event-stream"})
+
+    whole = client.post(URL, json=body).json()["data"]
+    told = events(answer.text)
+    assert [name for name, _ in told] == ["part", "done"] * 3
+    parts = {data["index"]: data["b64_json"] for name, data in told if name == "part"}
+    for name, data in told:
+        if name == "done":
+            index = data.pop("index")
+            assert {**data, "b64_json": parts[index]} == whole[index]
+
+
+def test_a_drawn_seed_is_reported_in_a_stream(texts: TestClient):
+    url = "/v1/models/prose/generate"
+    first = events(texts.post(url, json={"seed": None}, headers={"accept": "text/event-stream"}).text)
+    again = texts.post(url, json={"seed": first[-1][1]["seed"]}, headers={"accept": "text/plain"})
+
+    assert again.text == "".join(data["text"] for name, data in first if name == "part")
+
+
+def test_an_error_in_a_stream_is_its_last_event(texts: TestClient):
+    url, accept = "/v1/models/prose/generate", {"accept": "text/event-stream"}
+    late = texts.post(url, json={"prompt": "boom", "seed": 2}, headers=accept)
+    early = texts.post(url, json={"prompt": "refuse"}, headers=accept)
+
+    assert events(late.text)[-1][0] == "error"
+    assert events(late.text)[-1][1]["error"]["code"] == "generation_failed"
+    assert (early.status_code, early.json()["error"]["param"]) == (422, "prompt")
+    for n in ("2", None, 0):
+        assert texts.post(url, json={"n": n}, headers=accept).json()["error"]["param"] == "n"
+    assert texts.post(url, json={"seed": "7"}, headers=accept).json()["error"]["param"] == "seed"
+
+
+def test_a_stream_must_be_named(texts: TestClient):
+    url = "/v1/models/prose/generate"
+
+    assert (
+        texts.post(url, json={}, headers={"accept": "text/*"})
+        .headers["content-type"]
+        .startswith("text/plain")
+    )
+    assert texts.post("/v1/texts/generations", json={"stream": True}).json()["error"]["param"] == "stream"

@@ -1,0 +1,223 @@
+"""A generation that is shown while it is made, as server-sent events.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html. The status line waits for the first part, so that what
+goes wrong before it has its own status; what goes wrong later is the last event. What has piled up while a client was
+slow goes out in one piece, and a client that does not read at all counts as one that has hung up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+import orjson
+from async_timeout import timeout
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from ..engine import Caller, Generation, Served
+from ..errors import BrigantineError
+from ..media import Media
+from .http import Watch, as_ours, engine_of, patience_s
+
+__all__ = ["EVENTS", "Orders", "Script", "Stream", "event", "run"]
+
+EVENTS = "text/event-stream"
+_STALLED_S = 5.0
+"""How long a client may leave what was sent unread, once all buffers on the way to it are full."""
+_HEADERS = [
+    (b"content-type", EVENTS.encode()),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),  # nginx would keep it until it is a whole answer
+]
+
+
+class Script(Protocol):
+    """How a route says what happens. It is asked once for each thing, in the order in which these happen."""
+
+    def part(self, index: int, media: Media) -> bytes:
+        """What follows what was shown of the row of this index before."""
+        ...
+
+    def whole(self, index: int, media: Media, shown: int) -> bytes:
+        """The row is done: all of it, of which so many bytes were shown before."""
+        ...
+
+    def error(self, error: BrigantineError) -> bytes:
+        """Nothing follows, because of this."""
+        ...
+
+    def end(self) -> bytes:
+        """All rows are done."""
+        ...
+
+
+@dataclass(frozen=True)
+class Orders:
+    """What one HTTP request asks of a model: one generation or several."""
+
+    served: Served
+    bodies: Sequence[Mapping[str, Any]]
+    """The plugin's Params with `n` and `seed`, for each."""
+    size: int
+    """The bytes that the HTTP request had."""
+    rows: int = 1
+    """How many each of several makes: the rows are counted through."""
+    media_type: str | None = None
+    also: Sequence[str] = ()
+    """Fields that the route has taken out of the bodies."""
+
+
+def event(data: object, name: str = "") -> bytes:
+    """One event, its data as JSON."""
+    return (b"event: %b\n" % name.encode() if name else b"") + b"data: %b\n\n" % orjson.dumps(data)
+
+
+async def run(request: Request, orders: Orders) -> list[Generation]:
+    """All generations that were ordered; when one fails, the others are dropped.
+
+    Raises:
+        BrigantineError: the first one's that fails.
+        ClientDisconnect: the client has gone.
+    """
+    calls = _Calls(request, orders)
+    try:
+        return await asyncio.gather(*calls.tasks)
+    except asyncio.CancelledError:
+        if calls.watch.gone.done():
+            raise ClientDisconnect from None
+        raise
+    finally:
+        await calls.close()
+
+
+class Stream(Response):
+    """Answers with what is made, from the first part on. All that it starts ends with it.
+
+    Args:
+        request: the HTTP request, its body read.
+        orders: what it asks for.
+        script: how it is told.
+    """
+
+    def __init__(self, request: Request, orders: Orders, script: Script) -> None:
+        self.background = None
+        self._request = request
+        self._orders = orders
+        self._script = script
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        feed = _Feed()
+        calls = _Calls(self._request, self._orders, feed)
+        try:
+            await self._tell(scope, send, calls, feed)
+        except asyncio.CancelledError:
+            if calls.watch.gone.done():
+                raise ClientDisconnect from None
+            raise
+        finally:
+            await calls.close()
+
+    async def _tell(self, scope: Scope, send: Send, calls: _Calls, feed: _Feed) -> None:
+        begun, more = False, True
+        while more:
+            try:
+                said = [self._said(*part) for part in await feed.take()]
+                more = calls.running()
+                if not more:
+                    said.append(self._script.end())
+            except Exception as error:
+                if not begun:
+                    raise
+                said, more = [self._script.error(as_ours(error, scope))], False
+            if not begun:
+                await _sent(send, {"type": "http.response.start", "status": 200, "headers": [*_HEADERS]})
+                begun = True
+            await _sent(send, {"type": "http.response.body", "body": b"".join(said), "more_body": more})
+
+    def _said(self, index: int, media: Media, shown: int | None) -> bytes:
+        if shown is None:
+            return self._script.part(index, media)
+        return self._script.whole(index, media, shown)
+
+
+class _Feed:
+    """What the generations of one request have shown, until it is sent."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[int, Media, int | None]] = []
+        self._shown: dict[int, int] = {}  # bytes of each row
+        self._news = asyncio.Event()
+
+    def wake(self, _: object = None) -> None:
+        """Something has happened."""
+        self._news.set()
+
+    def show(self, first: int, index: int, media: Media, done: bool) -> None:
+        """As `OnPart`, of a generation whose rows are counted from `first` on."""
+        index += first
+        shown = self._shown.get(index, 0)
+        self._shown[index] = shown + len(media.body)
+        self._parts.append((index, media, shown if done else None))
+        self._news.set()
+
+    async def take(self) -> list[tuple[int, Media, int | None]]:
+        """Wait for news, and take the parts that are among them: each row's index, and the part; or all of a row, and
+        how much of it was shown before."""
+        await self._news.wait()
+        self._news.clear()
+        parts, self._parts = self._parts, []
+        return parts
+
+
+class _Calls:
+    """The generations that one HTTP request has started, and the watch over its client."""
+
+    def __init__(self, request: Request, orders: Orders, feed: _Feed | None = None) -> None:
+        engine, patience = engine_of(request), patience_s(request)
+        self.watch = Watch(request, 0.0) if feed else Watch(request)
+        self.tasks: list[asyncio.Task[Generation]] = []
+        for number, body in enumerate(orders.bodies):
+            on_part = partial(feed.show, number * orders.rows) if feed else None
+            caller = Caller(patience, orders.size // len(orders.bodies), self.watch.gone, on_part)
+            made = engine.generate(orders.served.record.name, body, orders.media_type, caller, orders.also)
+            self.tasks.append(asyncio.ensure_future(made))
+        if feed:
+            for task in self.tasks:
+                task.add_done_callback(feed.wake)
+
+    def running(self) -> bool:
+        """Whether there is more to come.
+
+        Raises:
+            BrigantineError: one has failed.
+            asyncio.CancelledError: the client has gone.
+        """
+        done = [task for task in self.tasks if task.done()]
+        for task in done:
+            task.result()
+        return len(done) < len(self.tasks)
+
+    async def close(self) -> None:
+        """Stop what still runs, and wait until it has."""
+        self.watch.stop()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+async def _sent(send: Send, message: Message) -> None:
+    """Send a message to a client that reads.
+
+    Raises:
+        ClientDisconnect: it does not.
+    """
+    try:
+        async with timeout(_STALLED_S):
+            await send(message)
+    except asyncio.TimeoutError:
+        raise ClientDisconnect from None
