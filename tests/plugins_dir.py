@@ -30,7 +30,7 @@ GOOD = """
 
 _GENERATE = "        def generate(self, batch):\n            "
 BAD: dict[str, tuple[str, str]] = {
-    "syntax": (GOOD.replace("class Ink(", "class Ink(("), "SyntaxError: "),
+    "syntax": (GOOD.replace("class Ink(", "class Ink(("), "(syntax.py:9, 'class Ink((Plugin[InkParams]):'); mend"),
     "lacking": ("import no_such_module", "No module named 'no_such_module'; install what provides it"),
     "wrongbase": ("class Ink: pass", "expected one Plugin with name = 'wrongbase', got no class derived from"),
     "twice": (GOOD, "the name 'twice' is offered by "),
@@ -39,8 +39,8 @@ BAD: dict[str, tuple[str, str]] = {
         GOOD + _GENERATE + "return {'image': self.session.run(batch)['image'][:1]}",
         "generate() must return as many rows as it is given: image has 1 for 2",
     ),
-    "loadless": (GOOD + "        def load(self):\n            raise ValueError('no ink')", "ValueError: no ink"),
-    "failing": (GOOD + _GENERATE + "raise RuntimeError('dried up')", "generate() raised RuntimeError: dried up"),
+    "loadless": (GOOD + "        def load(self):\n            raise ValueError('no ink')", "no ink (loadless.py:21)"),
+    "failing": (GOOD + _GENERATE + "raise RuntimeError('dried up')", "dried up (failing.py:21); mend"),
     "sleepy": (
         GOOD + "        def load(self):\n            import time; time.sleep(10_000)",
         "loading sleepy with the plugin sleepy did not end within ",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from brigantine import Params
-from pydantic import Field, StrictFloat, StrictInt, StrictStr
+from pydantic import Field, StrictFloat, StrictInt, StrictStr, field_validator
 
 __all__ = ["CONTROLS", "DEFAULT_FRAMES", "ImageParams"]
 
@@ -66,6 +66,14 @@ class ImageParams(Params):
         le=63,
         description="The first layer that `mix_seed` is for. Absent: half of them keep the request's latent.",
     )
+
+    @field_validator("z", mode="before")
+    @classmethod
+    def _is_text(cls, z: object) -> object:
+        """A list of numbers, say, is told what is wanted in its place."""
+        if z is None or isinstance(z, str):
+            return z
+        raise ValueError("base64 of little-endian float32 values, in a string")
 
 
 CONTROLS = frozenset({"truncation", "z", "to_seed", "frames", "mix_seed", "mix_from"})

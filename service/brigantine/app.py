@@ -13,7 +13,6 @@ import gc
 import logging
 import os
 import shutil
-import signal
 import tempfile
 import threading
 from contextlib import suppress
@@ -21,13 +20,13 @@ from pathlib import Path
 from typing import Any, cast
 
 import bentoml
-import watchfiles
 from bentoml._internal.configuration.containers import BentoMLContainer
 
 from .api import Entry, Host
 from .engine import Engine
 from .errors import BrigantineError, ModelInvalid
 from .registry import Registry
+from .reload import follow
 from .session import Session, cuda_at_hand, runtime
 from .settings import Settings, cores
 from .store import Store
@@ -135,12 +134,12 @@ class Brigantine:
             os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared / "counts")
         settings = Settings.read()
         _log_to_stderr()
+        if settings.dev and settings.plugins_dir is not None:  # before anything in it is read
+            threading.Thread(target=follow, args=(settings.plugins_dir,), daemon=True).start()
         _host.access_log = settings.access_log
         _host.engine = engine = Engine.start(settings, cores_file=shared and shared / "cores")
         for record in engine.registry.models.values():
             log.info("model %s: %s %s", record.name, record.state, record.reason or record.source)
-        if settings.dev and settings.plugins_dir is not None:
-            threading.Thread(target=_follow, args=(settings.plugins_dir,), daemon=True).start()
         # What is here now stays: a full collection over it would hold every request up by some 80 ms.
         gc.collect()
         gc.freeze()
@@ -150,14 +149,6 @@ class Brigantine:
         engine, _host.engine = _host.engine, None
         if engine is not None:
             engine.close()
-
-
-def _follow(folder: Path) -> None:
-    """End this worker when a file in `folder` changes. BentoML starts another one, which reads it anew."""
-    for changes in watchfiles.watch(folder):
-        names = ", ".join(sorted(Path(path).name for _, path in changes))
-        log.info("%s changed: starting anew", names)
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _log_to_stderr() -> None:

@@ -21,9 +21,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .adopt import Choices, adopt
+from .adopt import adopt
+from .adopt_text import adopt_text
 from .engine import Engine, Generation
 from .errors import BadParams, BrigantineError, FieldError, SettingsInvalid
+from .foreign import Choices
 from .media import image
 from .plugins_cli import app as plugins
 from .registry import Registry
@@ -109,21 +111,26 @@ def generate(
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Any other field of its Params: key=value.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Where to write; many images go into one grid.")] = Path(
-        "out.png"
-    ),
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Where to write; many images go into one grid. Absent: out, with the suffix of its type."
+        ),
+    ] = None,
 ) -> None:
     """Generate without a server, through the same engine."""
     body: dict[str, Any] = {"n": n, "seed": seed} | dict(_assignment(text) for text in set_ or [])
     if label is not None:
         body["label"] = _value(label)
-    if not out.absolute().parent.is_dir():
+    if out is not None and not out.absolute().parent.is_dir():
         raise BadParams([FieldError("--out", "a file in a folder that exists", repr(str(out)))])
     settings = Settings.read()
     engine = Engine.start(settings, only=model or None)
     try:
         name = model or engine.registry.default("image", settings.default_model)
-        media_type = _media_type(out, engine.served(name).plugin.types)
+        types = engine.served(name).plugin.types
+        out = out or Path(f"out{_TYPES.guess_extension(types[0]) or ''}")
+        media_type = _media_type(out, types)
         generation = asyncio.run(engine.generate(name, body, media_type))
     finally:
         engine.close()
@@ -144,9 +151,12 @@ def list_models() -> None:
             record.plugin.content if record.plugin else "",
             "\n".join(f"{name} {score.value:.3f}" for name, score in scores.items()),
             record.source,
-            record.reason or "can be served",
+            record.state,
         )
     console.print(table)
+    for record in registry.models.values():
+        if record.reason:  # a cell of a table is too narrow for it
+            console.print(f"{record.name} is {record.state}: {record.reason}", soft_wrap=True)
 
 
 @models.command("publish")
@@ -160,23 +170,28 @@ def publish(
 
 @models.command("import")
 def import_(
-    graph: Annotated[Path, typer.Argument(help="An ONNX file.")],
+    graph: Annotated[Path, typer.Argument(help="An ONNX file, or a folder with a language model.")],
     *,
-    plugin: Annotated[str, typer.Option(help="The plugin that will serve it: image.")],
-    name: Annotated[str, typer.Option(help="The name to serve it under; absent: the file's.")] = "",
+    plugin: Annotated[str, typer.Option(help="The plugin that will serve it: image or text.")],
+    name: Annotated[str, typer.Option(help="The name to serve it under; absent: its own.")] = "",
     labels: Annotated[str, typer.Option(help="The names of its classes, in order: a,b,c.")] = "",
     classes: Annotated[int | None, typer.Option(min=1, max=65_536, help="Or how many it has.")] = None,
     value_range: Annotated[str, typer.Option("--range", help="Its values: -1..1, 0..1 or 0..255.")] = "",
-    description: Annotated[str, typer.Option(help="What it draws.")] = "",
+    description: Annotated[str, typer.Option(help="What it makes.")] = "",
     latent_input: Annotated[str, typer.Option(help="The input that is the latent.")] = "",
     class_input: Annotated[str, typer.Option(help="The input that is the class.")] = "",
     output: Annotated[str, typer.Option(help="The output that is the picture.")] = "",
 ) -> None:
-    """Make a model of a graph that was exported elsewhere, try it, and publish it."""
+    """Make a model of a graph, or of a folder of Hugging Face's with a language model, try it, and publish it."""
     names = tuple(label.strip() for label in labels.split(",")) if labels else ()
     choices = Choices(name, names, classes, value_range, description, latent_input, class_input, output)
-    tag = adopt(graph, plugin, choices)
-    console.print(f"published {tag}; it serves after the next start", soft_wrap=True)
+    adopted = adopt_text(graph, choices) if plugin == "text" else adopt(graph, plugin, choices)
+    console.print(adopted.told, soft_wrap=True)
+    for doubt in adopted.doubts:
+        console.print(f"warning: {doubt}", soft_wrap=True)
+    console.print(f"published {adopted.tag}; it serves after the next start", soft_wrap=True)
+    if adopted.earlier:
+        console.print(adopted.earlier, soft_wrap=True)
 
 
 def _media_type(out: Path, made: Sequence[str]) -> str | None:

@@ -15,11 +15,12 @@ from pydantic import ValidationError
 from .plugin import Params, Plugin
 from .request import RESERVED
 
-__all__ = ["SLUG", "Violation", "violations"]
+__all__ = ["SLUG", "Violation", "plural_of", "plural_of_word", "violations"]
 
 SLUG = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 """Names of plugins, and the words in their routes and metrics."""
 _MIME = re.compile(r"[a-z]+/[a-z0-9][a-z0-9.+-]{0,62}")  # RFC 6838, section 4.2, in small letters
+_ROUTES = ("models", "plugins")
 _METHODS = ("load", "prepare", "generate", "step", "leave", "render")
 _BOUNDED_FORMATS = frozenset({"date", "date-time", "duration", "ipv4", "ipv6", "time", "uuid"})
 
@@ -52,6 +53,16 @@ def violations(plugin: object, name: str) -> list[Violation]:
     return [*_names(kind, name), *_types(kind), *_methods(kind), *_params(kind)]
 
 
+def plural_of(plugin: type[Plugin[Any]]) -> str:
+    """The word in its route `POST /v1/<plural>/generations`."""
+    return plugin.plural or plural_of_word(plugin.content)
+
+
+def plural_of_word(word: str) -> str:
+    """The plural, as English makes most of them."""
+    return f"{word}es" if word.endswith(("s", "x", "ch", "sh")) else f"{word}s"
+
+
 def _names(kind: type[Plugin[Any]], name: str) -> Iterator[Violation]:
     slug = "1 to 63 of a-z, 0-9, _ and -"
     own = getattr(kind, "name", None)
@@ -61,7 +72,7 @@ def _names(kind: type[Plugin[Any]], name: str) -> Iterator[Violation]:
         yield Violation(
             "name",
             f"{kind.__qualname__}.name",
-            f"{name!r}, as its entry point",
+            f"{name!r}, as its entry point or file",
             _told(own),
             "make them equal",
         )
@@ -71,7 +82,7 @@ def _names(kind: type[Plugin[Any]], name: str) -> Iterator[Violation]:
             yield Violation(
                 rule, f"{kind.__qualname__}.{rule}", slug, _told(word), f'say {rule} = "audio", or such'
             )
-    if (getattr(kind, "plural", "") or f"{getattr(kind, 'content', '')}s") in ("models", "plugins"):
+    if (getattr(kind, "plural", "") or plural_of_word(str(getattr(kind, "content", "")))) in _ROUTES:
         yield Violation(
             "plural",
             f"{kind.__qualname__}.plural",
@@ -100,7 +111,7 @@ def _types(kind: type[Plugin[Any]]) -> Iterator[Violation]:
             yield Violation(
                 "types", where, "MIME types in small letters, without parameters", _told(one), remedy
             )
-        elif one == "application/json":
+        elif one in ("application/json", "text/event-stream"):
             yield Violation(
                 "types", where, "none that the host makes itself", _told(one), "put facts into Media's info"
             )

@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import sys
 import threading
+import traceback
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,13 +18,23 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, cast
 
-from .contract import violations
+from .contract import plural_of, violations
 from .errors import BrigantineError, PluginInvalid
 from .plugin import Plugin
 from .settings import Settings
-from .store import PLUGIN_GROUP
+from .store import PLUGIN_GROUP, package_of
 
-__all__ = ["AnyPlugin", "Origin", "PluginRecord", "discover", "load_file", "plural_of", "reason_of", "within"]
+__all__ = [
+    "AnyPlugin",
+    "Origin",
+    "PluginRecord",
+    "discover",
+    "load_file",
+    "place_of",
+    "plugins_in",
+    "reason_of",
+    "within",
+]
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +56,26 @@ class Origin(NamedTuple):
     version: str = ""
     in_folder: bool = False
 
+    @property
+    def home(self) -> Path | None:
+        """Its file, or the folder of its package; None when it cannot be found. Nothing is imported."""
+        if self.in_folder:
+            file = Path(self.target)
+            return file.parent if file.name == "__init__.py" else file
+        try:
+            spec = importlib.util.find_spec(package_of(self.target))
+        except (ImportError, ValueError):  # no name of a module
+            return None
+        if spec is None or spec.origin is None:
+            return None
+        return Path(spec.origin).parent if spec.submodule_search_locations else Path(spec.origin)
+
+    @property
+    def models_folder(self) -> Path | None:
+        """Where the models lie that it brings along, if there are any."""
+        home = self.home
+        return home and (home if home.is_dir() else home.parent) / "models"
+
     def load(self) -> type[AnyPlugin]:
         """Import it, and hold it against the contract.
 
@@ -65,25 +96,27 @@ class PluginRecord:
     origin: Origin
     plugin: type[AnyPlugin] | None = None
     reason: str = ""
-    """Why it cannot be used, or why none of its models can."""
+    """Why it is not used, or why none of its models is."""
     disabled: bool = False
     """Whether the settings leave it out; it has not been imported."""
+    idle: bool = False
+    """Whether it could serve, and has no model."""
 
     @property
     def name(self) -> str:
         return self.origin.name
 
     @property
-    def state(self) -> Literal["serving", "rejected", "disabled"]:
-        if self.disabled:
-            return "disabled"
+    def state(self) -> Literal["serving", "idle", "rejected", "disabled"]:
+        if self.disabled or self.idle:
+            return "disabled" if self.disabled else "idle"
         return "rejected" if self.reason else "serving"
 
 
 def discover(settings: Settings) -> dict[str, PluginRecord]:
     """Every plugin by name. One that fails, or takes too long, is rejected; the others are not touched by that."""
     offers: defaultdict[str, list[Origin]] = defaultdict(list)
-    for origin in (*_installed(), *_in_folder(settings.plugins_dir)):
+    for origin in (*_installed(), *plugins_in(settings.plugins_dir)):
         offers[origin.name].append(origin)
     records: dict[str, PluginRecord] = {}
     for name in sorted(offers, key=lambda name: _rank(offers[name][0])):
@@ -101,21 +134,36 @@ def _rank(origin: Origin) -> tuple[bool, bool, str]:
     return origin.in_folder, origin.distribution != "brigantine", origin.name
 
 
-def plural_of(plugin: type[AnyPlugin]) -> str:
-    """The word in its route `POST /v1/<plural>/generations`."""
-    return plugin.plural or f"{plugin.content}s"
+def reason_of(error: BaseException, home: Path | None = None) -> str:
+    """What a record says about why something failed, and what to do about it.
 
-
-def reason_of(error: BaseException) -> str:
-    """What a record says about why something failed."""
+    Args:
+        error: what was raised.
+        home: the plugin's file or folder, whose line is named when it was raised there.
+    """
+    if isinstance(error, SyntaxError) and error.filename:
+        line = f", {error.text.strip()[:80]!r}" if error.text else ""
+        return f"SyntaxError: {error.msg} ({Path(error.filename).name}:{error.lineno}{line}); mend that line"
+    place = place_of(error, home)
     if isinstance(error, BrigantineError):
-        return str(error)
+        return f"{error}{place}; mend that line" if place and error.__cause__ else str(error)
     if isinstance(error, ModuleNotFoundError):
         return f"{error}; install what provides it, where this service is installed"
     try:
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {error}{place}" + ("; mend that line" if place else "")
     except Exception:
-        return f"{type(error).__name__}, which cannot say why"
+        return f"{type(error).__name__}, which cannot say why{place}"
+
+
+def place_of(error: BaseException, home: Path | None) -> str:
+    """The line that raised it in the file or folder `home`, such as ` (chime.py:31)`; of what wraps another error, the
+    line of that. Empty when it comes from elsewhere.
+    """
+    while error.__cause__ is not None:
+        error = error.__cause__
+    frames = [(Path(frame.filename), frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    inside = [(file, line) for file, line in frames if home is not None and home in (file, *file.parents)]
+    return f" ({inside[-1][0].name}:{inside[-1][1]})" if inside else ""
 
 
 def within(limit_s: float, what: str, call: Callable[[], T]) -> T:
@@ -155,7 +203,8 @@ def _installed() -> Iterator[Origin]:
         yield Origin(entry.name, entry.value, distribution, version)
 
 
-def _in_folder(folder: Path | None) -> Iterator[Origin]:
+def plugins_in(folder: Path | None) -> Iterator[Origin]:
+    """The plugins that a folder offers: each file, and each package."""
     if folder is None:
         return
     for path in sorted(folder.iterdir()):
@@ -214,7 +263,7 @@ def _checked(origins: Sequence[Origin], settings: Settings) -> PluginRecord:
     try:
         plugin = within(settings.load_timeout_s, f"importing the plugin {origin.name}", origin.load)
     except Exception as error:
-        return PluginRecord(origin, reason=f"{origin.distribution}: {reason_of(error)}")
+        return PluginRecord(origin, reason=f"{origin.distribution}: {reason_of(error, origin.home)}")
     return PluginRecord(origin, plugin)
 
 

@@ -20,8 +20,8 @@ All of these may run in several threads at once, each with rows of its own.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, TypeVar, cast
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -72,7 +72,7 @@ class Plugin(ABC, Generic[P]):
     content: ClassVar[str]
     """What comes out: `image`, `text`, `audio`, or a new word."""
     plural: ClassVar[str] = ""
-    """The word in its route, `POST /v1/<plural>/generations`; empty means `content` with an s."""
+    """The word in its route, `POST /v1/<plural>/generations`; empty means the plural of `content`."""
     types: ClassVar[tuple[str, ...]]
     """The MIME types that `render` can make, the default first."""
     isolation: ClassVar[Literal["thread", "process"]] = "thread"
@@ -149,10 +149,16 @@ def run_batch(generate: Callable[[Arrays], Arrays], rows: Sequence[Arrays]) -> l
         raise
     except Exception as error:
         raise GenerationFailed(f"generate() raised {type(error).__name__}: {error}") from error
+    if not isinstance(cast("object", outputs), Mapping):
+        raise GenerationFailed(
+            f"generate() must return named arrays, got {type(outputs).__name__}; return {{'name': array}}, or what "
+            "self.session.run returns"
+        )
     for name, values in outputs.items():
         if len(values) != len(rows):
             raise GenerationFailed(
-                f"generate() must return as many rows as it is given: {name} has {len(values)} for {len(rows)}"
+                f"generate() must return as many rows as it is given: {name} has {len(values)} for {len(rows)}; "
+                "return one for each, in their order"
             )
     return [
         {**row, **{name: values[index] for name, values in outputs.items()}} for index, row in enumerate(rows)

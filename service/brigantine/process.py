@@ -39,6 +39,7 @@ _BACK_OFF_S, _MOST_BACK_OFF_S = 0.1, 10.0
 _END_S, _LAST_WORDS_S = 5.0, 0.2
 """How long a process may take to end, and one whose work is lost anyway."""
 _CHUNK = 1 << 20
+_LOOK = "look into the service's log for what its plugin or a library did"
 
 
 class ProcessSpec(NamedTuple):
@@ -147,10 +148,10 @@ class ProcessLane:
         except TimeoutError:
             why = f"its process did not load it within {limit_s:g} s (BRIGANTINE_LOAD_TIMEOUT_S)"
         except OSError as error:
-            why = f"its process could not load it: {error}"
+            why = f"its process could not load it{f': {error}' if str(error) else ''}"
         if why:
             self._hang_up()
-            raise NotReady(f"{why} ({self._end(_LAST_WORDS_S)})")
+            raise NotReady(f"{why} ({self._end(_LAST_WORDS_S)}); {_LOOK}")
         self._socket.setblocking(False)
 
     def _hang_up(self) -> None:
@@ -208,7 +209,7 @@ class ProcessLane:
             ConnectionError: it has ended, or could not load its model.
         """
         if not data:
-            raise ConnectionError("it ended")
+            raise ConnectionError
         self._in += data
         while len(self._in) >= _LENGTH.size:
             end = _LENGTH.size + _LENGTH.unpack_from(self._in)[0]
@@ -247,7 +248,7 @@ class ProcessLane:
         assert loop is not None, "this is called by the loop that watches it"
         self._hang_up()
         self._watchdog = None
-        how = f"{self._end(_LAST_WORDS_S)}, {error}"
+        how = ", ".join(filter(None, (self._end(_LAST_WORDS_S), str(error))))
         log.error("the process of %s ended (%s); another one is started", self._spec.path.name, how)
         lost = Fault(_lost(how), "")
         puts, self._puts = self._puts, 0
@@ -276,10 +277,7 @@ class ProcessLane:
 
 
 def _lost(how: str) -> GenerationFailed:
-    return GenerationFailed(
-        f"the process that made this ended ({how}); send the request again, or look for a plugin or a library that "
-        "crashes"
-    )
+    return GenerationFailed(f"the process that made this ended ({how}); send the request again, or {_LOOK}")
 
 
 def _framed(message: object) -> bytes:
@@ -348,7 +346,7 @@ def _live(parent: socket.socket) -> None:
             tasks.append(_received(parent))
         orders = [order for joining, _ in tasks for order in joining]
         gone = [job for _, leaving in tasks for job in leaving]
-        report = station.advance(orders, gone)._replace(puts=len(tasks))
+        report = station.advance(orders, gone, len(tasks))
         parent.sendall(_framed_report(report, station.is_running))
 
 

@@ -5,12 +5,16 @@ A plugin or a model that fails is rejected with its reason; the others serve.
 
 from __future__ import annotations
 
+import difflib
 import logging
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
-from .discovery import AnyPlugin, PluginRecord, discover, plural_of, reason_of, within
+from .contract import plural_of
+from .discovery import AnyPlugin, PluginRecord, discover, reason_of, within
 from .errors import ModelNotFound, ModelRejected, NotFound, PluginInvalid, PluginNotFound
 from .model import Model, read_manifest
 from .process import ProcessLane, ProcessSpec
@@ -19,9 +23,12 @@ from .settings import Settings
 from .store import Found, Store
 from .warmup import Facts, warm_up
 
-__all__ = ["ModelRecord", "Registry"]
+__all__ = ["ModelRecord", "Registry", "isolation_of"]
 
 log = logging.getLogger(__name__)
+
+_AT_ONCE = 8
+"""Models that are loaded beside each other: one that waits for something must not hold up the others."""
 
 
 @dataclass(frozen=True)
@@ -65,13 +72,17 @@ class Registry:
         plugins = discover(settings)
         store = Store(settings.models_dir, settings.plugins_dir)
         wanted = store.find() if only is None else {only: store.get(only)}
-        models = {name: _load(place, plugins, settings) for name, place in wanted.items()}
-        registry = cls({name: _judged(record, models) for name, record in plugins.items()}, models)
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            records = pool.map(partial(_load, plugins=plugins, settings=settings), wanted.values())
+            models = dict(zip(wanted, records, strict=True))
+        judge = _judged if only is None else _judged_by_its_models
+        registry = cls({name: judge(record, models) for name, record in plugins.items()}, models)
         disabled = {name for name, record in plugins.items() if record.disabled}
         refused = [model for model in models.values() if model.plugin_name not in disabled]
         rejected = [record for record in (*plugins.values(), *refused) if record.state == "rejected"]
         for record in rejected:
-            log.error("%s %r rejected: %s", type(record).__name__, record.name, record.reason)
+            what = "plugin" if isinstance(record, PluginRecord) else "model"
+            log.error("%s %r rejected: %s", what, record.name, record.reason)
         if rejected and settings.strict:
             registry.close()
             raise PluginInvalid("; ".join(f"{record.name}: {record.reason}" for record in rejected))
@@ -106,8 +117,7 @@ class Registry:
             NotFound: no plugin makes such content.
         """
         if plural not in self._contents:
-            routes = ", ".join(f"/v1/{one}/generations" for one in self._contents) or "none"
-            raise NotFound(f"no plugin that is installed makes {plural[:80]!r}; expected one of {routes}")
+            raise NotFound(self._no_content(plural[:80]))
         return self._contents[plural]
 
     def default(self, content: str, preferred: str) -> str:
@@ -122,8 +132,24 @@ class Registry:
         if record is not None and self._may_make(record, content, not names):
             return self.find(preferred).name
         if not names:
-            raise ModelNotFound(f"no model that makes {content} is served; see /v1/models and /v1/plugins")
+            makers = [one for one in self.plugins.values() if one.plugin and one.plugin.content == content]
+            why = "; ".join(
+                f"the plugin {one.name!r} is {one.state}: {one.reason}" for one in makers if one.reason
+            )
+            raise ModelNotFound(f"no model that makes {content} is served: {why or 'see /v1/plugins'}")
         return names[0]
+
+    def _no_content(self, plural: str) -> str:
+        """Why nothing is made under this word. What a plugin that was not imported would make nobody knows."""
+        near = difflib.get_close_matches(plural, self._contents, 1)
+        hint = f" (did you mean {near[0]}?)" if near else ""
+        routes = ", ".join(f"/v1/{one}/generations" for one in self._contents) or "none"
+        unknown = {name: record for name, record in self.plugins.items() if record.plugin is None}
+        named = difflib.get_close_matches(plural, unknown, 1)
+        lost = [f"the plugin {name!r} is {unknown[name].state}: {unknown[name].reason}" for name in named]
+        if not named and unknown:
+            lost = [f"not in service are the plugins {', '.join(unknown)}, see /v1/plugins"]
+        return "; ".join([f"no plugin in service makes {plural!r}{hint}", *lost, f"expected one of {routes}"])
 
     def _may_make(self, record: ModelRecord, content: str, alone: bool) -> bool:
         """Whether a model makes, or would make, this content; where its plugin is missing, whether no other does."""
@@ -134,6 +160,18 @@ class Registry:
 
 
 def _judged(record: PluginRecord, models: Mapping[str, ModelRecord]) -> PluginRecord:
+    """The record, idle when it has no models, and rejected when none of them can be served."""
+    if record.reason or any(model.plugin_name == record.name for model in models.values()):
+        return _judged_by_its_models(record, models)
+    where = record.origin.models_folder
+    reason = (
+        f'has no model: put one whose manifest has "plugin": "{record.name}" into {where or "BRIGANTINE_MODELS_DIR"}, '
+        "or publish one"
+    )
+    return replace(record, reason=reason, idle=True)
+
+
+def _judged_by_its_models(record: PluginRecord, models: Mapping[str, ModelRecord]) -> PluginRecord:
     """The record, rejected when it has models and none of them can be served."""
     mine = [model for model in models.values() if model.plugin_name == record.name]
     if record.reason or not mine or any(model.loaded for model in mine):
@@ -142,16 +180,17 @@ def _judged(record: PluginRecord, models: Mapping[str, ModelRecord]) -> PluginRe
 
 
 def _load(place: Found, plugins: dict[str, PluginRecord], settings: Settings) -> ModelRecord:
-    plugin_name = ""
+    plugin_name, home = "", None
     try:
         plugin_name = read_manifest(place.path).plugin
         model = place.open()
         found = _plugin_of(model, plugins)
+        home = found.origin.home
         assert found.plugin is not None, "`_plugin_of` raises for one that was refused"
-        start = _start_process if _is_isolated(found, settings) else _start_here
+        start = _start_process if isolation_of(found, settings) == "process" else _start_here
         loaded, facts = start(place, model, found, settings)
     except Exception as error:
-        return ModelRecord(place.name, place.source, reason=reason_of(error), plugin_name=plugin_name)
+        return ModelRecord(place.name, place.source, reason=reason_of(error, home), plugin_name=plugin_name)
     if facts.fell_back:
         log.warning("model %s runs on the CPU: this ONNX Runtime has CUDA, but could not use it", place.name)
     if not facts.invariant:
@@ -159,9 +198,10 @@ def _load(place: Found, plugins: dict[str, PluginRecord], settings: Settings) ->
     return ModelRecord(place.name, place.source, model, found.plugin, facts, loaded, plugin_name=plugin_name)
 
 
-def _is_isolated(found: PluginRecord, settings: Settings) -> bool:
+def isolation_of(found: PluginRecord, settings: Settings) -> Literal["thread", "process"]:
+    """Where its models run: in the worker's threads, or each in a process of its own."""
     asks = found.plugin is not None and found.plugin.isolation == "process"
-    return asks or found.name in settings.isolate
+    return "process" if asks or found.name in settings.isolate else "thread"
 
 
 def _start_here(

@@ -12,6 +12,7 @@ from pathlib import Path
 from string import Template
 from tempfile import TemporaryDirectory
 
+from .contract import plural_of_word
 from .errors import BadParams, FieldError, SettingsInvalid
 from .model import GRAPH, sha256_of
 from .store import PLUGIN_GROUP
@@ -23,9 +24,8 @@ _GRAPH = _TEMPLATE / "src" / "package" / "models" / "model" / GRAPH
 _SUFFIX = ".tmpl"
 """At the end of a file's name in the template: words are filled in. The other files are copied."""
 _NAME = re.compile(r"[a-z][a-z0-9]*([_-][a-z0-9]+)*")
-_LONGEST = 62  # with an s, the longest word of a route
-_ROUTES = {"model", "plugin"}
-"""Whose plurals have routes of their own."""
+_LONGEST = 61  # with es, the longest word of a route
+_ROUTES = ("models", "plugins")
 
 
 def new(name: str, folder: Path) -> Path:
@@ -66,8 +66,8 @@ def _check(name: str) -> None:
         owner = getattr(taken[name], "name", "an unknown distribution")
         got = f"{name!r}, which {owner} offers; choose another, or uninstall that"
         raise BadParams([FieldError("NAME", "one that no installed plugin has", got)])
-    if name in _ROUTES:
-        got = f"{name!r}, but /v1/{name}s is a route of the service; choose another"
+    if (plural := plural_of_word(name)) in _ROUTES:
+        got = f"{name!r}, but /v1/{plural} is a route of the service; choose another"
         raise BadParams([FieldError("NAME", "one whose route is free", got)])
 
 
@@ -75,7 +75,13 @@ def _write(name: str, project: Path) -> None:
     word = name.replace("-", "_")
     title = "".join(part.capitalize() for part in word.split("_"))
     places = {"package": f"brigantine_{word}", "model": name}
-    words = {"name": name, "word": word, "title": title, "sha256": sha256_of(_GRAPH)}
+    words = {
+        "name": name,
+        "plural": plural_of_word(name),
+        "word": word,
+        "title": title,
+        "sha256": sha256_of(_GRAPH),
+    }
     for source in _TEMPLATE.rglob("*"):
         if source.is_dir():
             continue

@@ -26,7 +26,7 @@ from pydantic import ValidationError
 from .errors import ModelInvalid, ModelNotFound, SettingsInvalid
 from .model import COMPANIONS, MANIFEST, Manifest, Model
 
-__all__ = ["PLUGIN_GROUP", "Found", "Store", "publish"]
+__all__ = ["PLUGIN_GROUP", "Found", "Store", "models_below", "package_of", "publish"]
 
 log = logging.getLogger(__name__)
 
@@ -92,12 +92,12 @@ class Store:
             raise SettingsInvalid(
                 f"BRIGANTINE_MODELS_DIR: expected a folder, got {self._folder}; make it, or unset the variable"
             )
-        yield from _models_below(self._folder, f"folder {self._folder}")
+        yield from models_below(self._folder, f"folder {self._folder}")
 
     def _in_plugins_dir(self) -> Iterator[Found]:
         if self._plugins_dir is not None:
             for folder in (self._plugins_dir, *sorted(self._plugins_dir.iterdir())):
-                yield from _models_below(folder / "models", f"folder {folder}")
+                yield from models_below(folder / "models", f"folder {folder}")
 
 
 def publish(folder: Path, name: str) -> str:
@@ -210,15 +210,21 @@ def _is_ours(tag: str) -> bool:
 
 def _in_plugins() -> Iterator[Found]:
     for entry in metadata.entry_points(group=PLUGIN_GROUP):
-        package = entry.value.partition(":")[0].partition(".")[0].strip()
+        package = package_of(entry.value)
         try:
             spec = importlib.util.find_spec(package)
         except (ImportError, ValueError):  # no name of a module; discovery says so
             continue
         for root in (spec.submodule_search_locations if spec else None) or ():
-            yield from _models_below(Path(root) / "models", f"plugin {package}")
+            yield from models_below(Path(root) / "models", f"plugin {package}")
 
 
-def _models_below(folder: Path, source: str) -> Iterator[Found]:
+def package_of(target: str) -> str:
+    """The package of an entry point `package.module:attribute`."""
+    return target.partition(":")[0].partition(".")[0].strip()
+
+
+def models_below(folder: Path, source: str) -> Iterator[Found]:
+    """Every folder in `folder` that looks like a model."""
     for file in sorted(folder.glob(f"*/{MANIFEST}")):
         yield Found(file.parent.name, file.parent, source)

@@ -117,6 +117,7 @@ def test_it_is_listed_with_its_distribution(chimes: Server):
         "content": "chime",
         "route": ROUTE,
         "types": ["audio/wav"],
+        "isolation": "thread",
         "params": plugin["params"],
         "models": [{"id": "chime", "state": "serving", "reason": None, "source": "plugin brigantine_chime"}],
     }

@@ -16,9 +16,10 @@ import onnx.parser
 import pytest
 import torch
 from brigantine import cli
-from brigantine.adopt import Choices, adopt
+from brigantine.adopt import adopt
 from brigantine.engine import Engine
 from brigantine.errors import BrigantineError, ModelInvalid
+from brigantine.foreign import Choices
 from brigantine.model import Model
 from brigantine.plugin import Plugin
 from brigantine.request import prepare_row
@@ -30,6 +31,8 @@ from onnx import numpy_helper
 from PIL import Image
 from torch import nn
 from typer.testing import CliRunner
+
+from tests.tiny import tiny_model
 
 RNG = np.random.default_rng(7)
 WEIGHTS = RNG.standard_normal((8, 48)).astype(np.float32)
@@ -78,7 +81,7 @@ def write(folder: Path, text: str, opset: int = 20, ir: int = 10, **constants: N
 
 def take(path: Path, **choices: Any) -> Model:
     """Import it, and open what the store then has."""
-    tag = adopt(path, "image", Choices(**choices))
+    tag = adopt(path, "image", Choices(**choices)).tag
     return Store().get(tag.partition(":")[0]).open()
 
 
@@ -156,7 +159,7 @@ def test_the_generator_of_the_dcgan_tutorial_is_served(tmp_path: Path, dynamo: b
     if dynamo:
         assert (tmp_path / "My G.onnx.data").is_file(), "by default its weights lie beside the graph"
 
-    assert adopt(path, "image", Choices()).startswith("my-g:")
+    assert adopt(path, "image", Choices()).tag.startswith("my-g:")
 
     engine = Engine.start(Settings(threads=1), only="my-g")
     try:
@@ -194,7 +197,7 @@ def test_the_manifest_says_what_was_imported(tmp_path: Path):
 def test_importing_twice_is_publishing_once(tmp_path: Path, store_folder: Path):
     path = write(tmp_path, PLAIN)
 
-    assert adopt(path, "image", Choices()) == adopt(path, "image", Choices())
+    assert adopt(path, "image", Choices()).tag == adopt(path, "image", Choices()).tag
     assert len(list(store_folder.glob("theirs/*/manifest.json"))) == 1
 
 
@@ -291,6 +294,56 @@ def test_bytes_are_taken_as_they_are(tmp_path: Path, shape: tuple[int, ...]):
 
     expected = (255 / (1 + np.exp(-Z @ weights))).astype(np.uint8).reshape(shape)
     assert_same(draw(model), expected.transpose(0, 2, 3, 1) if shape[1] == 3 else expected, share=0.02)
+
+
+def test_what_was_found_and_seen_is_told(tmp_path: Path):
+    plain = adopt(write(tmp_path, PLAIN), "image", Choices())
+    assert plain.told.startswith(
+        "theirs.onnx: the latent 'noise' float32 [1, 8], 8 numbers; no class; the output 'picture' float32 "
+        "[1, 3, 4, 4]; pictures of 4x4 in 3 channels, with values in -1..1, of which -"
+    )
+    assert plain.doubts == []
+
+    indexed = adopt(write(tmp_path, INDEXED), "image", Choices(classes=3))
+    assert "; the class 'kind' int64 [1], 3 labels; " in indexed.told
+
+
+SIGMOID = PLAIN.replace("Tanh", "Sigmoid")
+CLIPPED = PLAIN.replace("picture = Tanh (shaped)", "picture = Mul (shaped, scale)")
+
+
+@pytest.mark.parametrize(
+    ("text", "given", "doubt"),
+    [
+        (PLAIN, "-1..1", ""),
+        (SIGMOID, "0..1", ""),
+        (SIGMOID, "-1..1", "so that pictures have little contrast; try --range=0..1"),
+        (SIGMOID, "0..255", "of 0..255 was seen, so that pictures have little contrast; try --range=0..1"),
+        (CLIPPED, "-1..1", "of the values, -"),
+    ],
+)
+def test_a_range_that_does_not_look_right_is_doubted(tmp_path: Path, text: str, given: str, doubt: str):
+    path = write(tmp_path, text, scale=np.asarray(np.float32(0.2)))
+
+    doubts = adopt(path, "image", Choices(value_range=given)).doubts
+
+    assert len(doubts) == (1 if doubt else 0)
+    assert doubt in "".join(doubts)
+
+
+def test_what_had_the_name_before_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    first = adopt(write(tmp_path, PLAIN), "image", Choices())
+    again = adopt(write(tmp_path, PLAIN), "image", Choices())
+    other = adopt(write(tmp_path, SIGMOID), "image", Choices())
+    shipped = adopt(write(tmp_path, PLAIN), "image", Choices(name="mnist"))
+    monkeypatch.setenv("BRIGANTINE_MODELS_DIR", str(tiny_model(tmp_path / "models", "eve").parent))
+    hidden = adopt(write(tmp_path, PLAIN), "image", Choices(name="eve"))
+
+    assert first.earlier == ""
+    assert again.earlier == f"{first.tag} was there already"
+    assert other.earlier == f"{first.tag} had this name before, and is no longer served"
+    assert shipped.earlier == "plugin brigantine_image has a model called mnist too, which gives way to it"
+    assert "has a model called eve too, which is searched first, and serves" in hidden.earlier
 
 
 def test_names_that_are_ours_are_free(tmp_path: Path):
@@ -546,7 +599,7 @@ def swapped(old: str, new: str, text: str = PLAIN) -> str:
 SWAYED = "all = ReduceSum (shaped, axes) swayed = Add (shaped, all) picture = Tanh (swayed)"
 LUCKY = "luck = RandomNormalLike (shaped) swayed = Add (shaped, luck) picture = Tanh (swayed)"
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
-    (PLAIN, {"plugin": "text"}, "--plugin: expected image, got 'text'"),
+    (PLAIN, {"plugin": "audio"}, "--plugin: expected image or text, got 'audio'"),
     (PLAIN, {"name": "My Digits"}, "--name: expected lower-case letters"),
     (PLAIN, {"opset": 99}, "expected a graph that this ONNX Runtime can load"),
     (PLAIN, {"opset": 10}, "expected opset 11 or later, got 10; export it with opset_version=17"),
@@ -570,12 +623,18 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (swapped("Tanh", "Softsign"), {}, "got the last operator Softsign, which does not tell it; give --range"),
     (PLAIN, {"value_range": "-2..2"}, "got -2..2; give --range=-1..1|0..1|0..255"),
     (swapped("Tanh (shaped)", "Exp (shaped)"), {"value_range": "-1..1", "scale": 9}, "give another --range"),
+    (PLAIN, {"value_range": "0..1"}, "expected values in 0..1, got -1..1; give another --range"),
+    (swapped("picture = Tanh", "picture = Identity () unused = Tanh"), {}, "the last operator unknown"),
+    (swapped("picture = Tanh", "picture = Identity () unused = Tanh"),
+     {"value_range": "0..1"}, "expected a graph that this ONNX Runtime can load"),
     (swapped("picture = Tanh", "nothing = Sub (shaped, shaped) picture = Div (shaped, nothing) unused = Tanh"),
      {"value_range": "0..1"}, "got NaN or infinity; export sound weights"),
     (swapped("float[1, 3, 4, 4] picture", "int64[1, 3, 4, 4] picture"), {}, "expected floats or uint8, got the output"),
     (PLAIN, {"shape": np.array([-1, 48])}, "expected pictures [N, C, H, W]"),
     (PLAIN, {"shape": np.array([-1, 2, 4, 6])}, "expected pictures [N, C, H, W]"),
-    (PLAIN, {"shape": np.array([1, 3, 4, 4])}, "export it again with a dynamic batch"),
+    (PLAIN, {"shape": np.array([1, 3, 4, 4])},  "dynamic_axes={'noise': {0: 'batch'}}"),
+    (swapped("Gather (bias, kind)", "Gather (bias, kind)", INDEXED), {"classes": 3, "shape": np.array([1, 3, 4, 4])},
+     "dynamic_axes={'noise': {0: 'batch'}, 'kind': {0: 'batch'}}"),
     (PLAIN, {"shape": np.array([1, 3, 4, -1])}, "export it again with a dynamic batch"),
     (swapped("picture = Tanh (shaped)", SWAYED),
      {}, "expected the same picture alone and in a batch, got others"),
@@ -640,7 +699,11 @@ def test_the_command_hands_over_every_choice(tmp_path: Path):
         catch_exceptions=False,
     )
 
-    assert ran.exit_code == 0 and ran.output.startswith("published mine:"), ran.output
+    assert ran.exit_code == 0, ran.output
+    assert ran.output.startswith(
+        "theirs.onnx: the latent 'noise' float32 [1, 8], 8 numbers; the class 'kind'"
+    )
+    assert "\npublished mine:" in ran.output
     model = Store().get("mine").open()
     assert [label.name for label in model.manifest.labels] == ["a", "b", "c"]
     assert model.manifest.description == "Noise."

@@ -7,6 +7,9 @@ from brigantine import cli
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests.plugins_dir import GOOD, plugin_file
+from tests.tiny import tiny_model
+
 
 @pytest.fixture(autouse=True)
 def tiny_store(models_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,9 +57,39 @@ def test_a_grid_has_the_type_of_its_file(tmp_path: Path, name: str, kind: str):
             assert grid.convert("L").tobytes() == exact.convert("L").tobytes()
 
 
+@pytest.mark.parametrize(
+    ("model", "name", "begin"), [("tiny", "out.png", b"\x89PNG"), ("tones", "out.wav", b"RIFF")]
+)
+def test_without_a_file_it_is_called_after_its_type(
+    tmp_path: Path, models_dir: Path, monkeypatch: pytest.MonkeyPatch, model: str, name: str, begin: bytes
+):
+    source = GOOD.replace("Plugin, png", "Plugin, wav").replace('"image/png"', '"audio/wav"')
+    plugin_file(
+        tmp_path,
+        "tone",
+        source.replace('png(row["image"])', 'wav(row["image"].ravel().astype("int16"), 8000)'),
+    )
+    tiny_model(models_dir, "tones", plugin="tone")
+    monkeypatch.setenv("BRIGANTINE_PLUGINS_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+    assert name in run("generate", "--model", model)
+    assert (tmp_path / name).read_bytes().startswith(begin)
+
+
 def test_a_setting_is_json_or_text(tmp_path: Path):
     for words in ("a two", '"7"', "two 7"):
         run("generate", "--model", "tiny", "--set", f"prompt={words}", "--out", str(tmp_path / "x.png"))
+
+
+def test_a_model_that_was_rejected_says_why_below_the_table(
+    models_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    graph = tiny_model(models_dir, "bad") / "model.onnx"
+    graph.write_bytes(b"damaged")
+
+    assert f"\nbad is rejected: {graph}: expected sha256 " in run("models", "list")
 
 
 def test_models_and_plugins_are_listed():
@@ -67,7 +100,7 @@ def test_models_and_plugins_are_listed():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["generate", "--model", "nine"], "model_not_found: model 'nine': expected one of mnist, tiny"),
+        (["generate", "--model", "nine"], "model_not_found: model 'nine': expected one of mnist, "),
         (["generate", "--model", "tiny", "--label", "[/x]"], "got '[/x]'"),
         (["generate", "--model", "tiny", "--set", "colour"], "--set: expected key=value, got 'colour'"),
         (

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pytest
 from brigantine import Arrays, Media, Params, Plugin
-from brigantine.contract import violations
+from brigantine.contract import plural_of, violations
 from brigantine_image import ImagePlugin
 from pydantic import BaseModel, Field
 
@@ -71,7 +71,7 @@ def test_a_good_plugin_breaks_none():
         (3, "subclass", "ink: expected a subclass of brigantine.Plugin, got 3; derive"),
         (Ink.prepare, "subclass", "expected a subclass"),
         (broken(name="Ink!"), "name", "Ink.name: expected 1 to 63 of a-z, 0-9, _ and -, got 'Ink!'"),
-        (broken(name="pen"), "name", "Ink.name: expected 'ink', as its entry point, got 'pen'"),
+        (broken(name="pen"), "name", "Ink.name: expected 'ink', as its entry point or file, got 'pen'"),
         (broken(content=""), "content", "Ink.content: expected 1 to 63 of"),
         (broken(content=7), "content", "got 7"),
         (broken(plural="a/b"), "plural", "Ink.plural: expected 1 to 63 of"),
@@ -137,3 +137,12 @@ def test_all_faults_are_told_at_once():
     plugin = broken(name="pen", types=(), params=dict)
 
     assert [one.rule for one in violations(plugin, "ink")] == ["name", "types", "params"]
+
+
+@pytest.mark.parametrize(
+    ("content", "plural"),
+    [("chime", "chimes"), ("box", "boxes"), ("lens", "lenses"), ("torch", "torches"), ("brush", "brushes")],
+)
+def test_the_word_of_its_route_is_the_plural_of_its_content(content: str, plural: str):
+    assert plural_of(broken(content=content)) == plural
+    assert plural_of(broken(content=content, plural="many")) == "many"

@@ -1,11 +1,12 @@
 """`brigantine plugins`, in this process; `tests/e2e` runs it as its users do."""
 
-import re
+import shutil
 from pathlib import Path
 
 import pytest
 from brigantine import cli
 from brigantine.errors import BadParams, PluginInvalid, PluginNotFound
+from brigantine.scaffold import new
 from typer.testing import CliRunner
 
 from tests.plugins_dir import GOOD, plugin_file
@@ -30,13 +31,17 @@ def run(*arguments: str, exit_code: int = 0) -> str:
     return done.output
 
 
-def test_list_names_what_serves_and_why_not(folder: Path):
+def test_list_names_what_serves_and_why_not(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
     plugin_file(folder, "lost", "import no_such_module")
+    plugin_file(folder, "pen")
 
-    said = re.sub(r"[^\w./']", "", run("list"))  # the table breaks long words
+    lines = run("list").splitlines()
 
-    assert "serving" in said
-    assert "Nomodulenamed'no_such_module'" in said
+    reason = f"lost is rejected: {folder / 'lost.py'}: No module named 'no_such_module'; install what"
+    assert any(line.startswith(reason) for line in lines), lines  # on one line, whatever the terminal's width
+    assert any(line.startswith("pen is idle: has no model: put one") for line in lines)
+    assert not any(line.startswith("ink is ") for line in lines)
 
 
 def test_a_good_plugin_keeps_the_contract_by_name_and_by_file(folder: Path):
@@ -56,14 +61,78 @@ def test_a_bad_one_is_told_its_faults(folder: Path):
 def test_a_plugin_without_a_model_cannot_be_checked(folder: Path):
     plugin_file(folder, "pen")
 
-    with pytest.raises(PluginInvalid, match="pen: expected a model to check it with, found none"):
-        run("check", "pen")
-    with pytest.raises(PluginInvalid, match="found other"):
-        run("check", "ink", "--model", "other")
     with pytest.raises(
-        PluginNotFound, match="plugin 'quill': expected a file, a package, or one of image, ink, pen"
+        PluginInvalid, match="with, found models/blots, whose manifest says plugin 'ink', not 'pen'"
     ):
+        run("check", "pen")
+    with pytest.raises(PluginInvalid, match="expected one of its models, blots, got --model other"):
+        run("check", "ink", "--model", "other")
+    (folder / "models" / "blots" / "manifest.json").write_text("{")
+    with pytest.raises(
+        PluginInvalid, match="found models/blots, whose manifest cannot be read; put one whose"
+    ):
+        run("check", str(folder / "pen.py"))
+    shutil.rmtree(folder / "models")
+    with pytest.raises(
+        PluginInvalid, match=r'found none; put one whose manifest has "plugin": "pen" into .*/models'
+    ):
+        run("check", str(folder / "pen.py"))
+
+
+def test_what_is_wrong_with_its_class_is_said_without_a_model_too(tmp_path: Path):
+    file = plugin_file(tmp_path, "pen", GOOD.replace("ge=0, le=2, ", "").replace('"image/png"', '"PNG"'))
+
+    done = CliRunner().invoke(cli.app, ["plugins", "check", str(file)])
+
+    assert "pen: types: Ink.types: expected MIME types" in done.output
+    assert "pen: bounds: InkParams.label: expected bounds" in done.output
+    assert "expected a model to check it with, found none" in str(done.exception)
+
+
+def test_a_fault_of_the_class_is_said_once(folder: Path):
+    file = plugin_file(folder, "ink", GOOD.replace("ge=0, le=2, ", ""))
+    tiny_model(folder / "models", "clots", plugin="ink")
+
+    assert run("check", str(file), exit_code=1).count("expected bounds") == 1
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("import no_such_module", "No module named 'no_such_module'; install what provides it"),
+        ("import math\nx = 1 +\n", r"SyntaxError: invalid syntax \(ink.py:2, 'x = 1 \+'\); mend that line"),
+        ("import math\nmath.tau.beta", r"AttributeError: .* \(ink.py:2\); mend that line"),
+        ("raise SystemExit(3)", "a plugin must not end the service"),
+        ("class Ink: pass", "expected one Plugin with name = 'ink', got no class derived"),
+    ],
+)
+def test_a_file_that_cannot_be_imported_is_one_line(tmp_path: Path, source: str, said: str):
+    file = tmp_path / "ink.py"
+    file.write_text(source)
+
+    with pytest.raises(PluginInvalid, match=said):
+        run("check", str(file))
+
+
+def test_the_folder_decides_what_a_plugin_there_is_called(folder: Path, tmp_path: Path):
+    copy = (folder / "ink.py").rename(folder / "pot.py")
+
+    assert "pot: name: " not in run("check", str(shutil.copytree(folder, tmp_path / "elsewhere") / "pot.py"))
+    assert "name: Ink.name: expected 'pot', as its entry point or file, got 'ink'" in run(
+        "check", str(copy), exit_code=1
+    )
+
+
+def test_what_is_nothing_is_told_what_there_is(folder: Path, tmp_path: Path):
+    with pytest.raises(PluginNotFound, match="'quill': expected a file, a package, or one of image, ink"):
         run("check", "quill")
+    with pytest.raises(
+        PluginNotFound, match=r"expected a file, or a package, got a folder; name one in it: .*ink\.py"
+    ):
+        run("check", str(folder))
+    project = new("quill", tmp_path)
+    with pytest.raises(PluginNotFound, match=r"name one in it: .*/src/brigantine_quill"):
+        run("check", str(project))
 
 
 def test_a_request_is_traced_stage_by_stage(folder: Path):

@@ -4,7 +4,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from brigantine.errors import ModelNotFound, ModelRejected, NotReady, PluginInvalid
+from brigantine.errors import ModelNotFound, ModelRejected, NotFound, NotReady, PluginInvalid
 from brigantine.registry import Registry
 from brigantine.settings import Settings
 
@@ -73,7 +73,7 @@ def test_an_installed_plugin_is_found_and_serves_its_model(site: Path, inky: Pat
         ("Ink = 3", "expected a subclass of brigantine.Plugin, got 3"),
         (
             GOOD.replace('name = "ink"', 'name = "pen"'),
-            "Ink.name: expected 'ink', as its entry point, got 'pen'; make them equal",
+            "Ink.name: expected 'ink', as its entry point or file, got 'pen'; make them equal",
         ),
         (
             GOOD.replace('content = "image"', "pass"),
@@ -156,6 +156,59 @@ def test_a_damaged_model_is_rejected_and_the_others_serve(models_dir: Path):
     assert registry.models["bad"].plugin_name == "image"
     with pytest.raises(NotReady, match=r"model 'bad' is not served: .*expected sha256"):
         registry.find("bad")
+
+
+def test_a_plugin_without_a_model_is_idle_and_no_reason_not_to_start(site: Path, tmp_path: Path):
+    install(site, GOOD)
+
+    registry = Registry.load(Settings(plugins_allow=("image", "ink"), strict=True))
+
+    record = registry.plugins["ink"]
+    assert record.state == "idle"
+    assert record.reason.startswith('has no model: put one whose manifest has "plugin": "ink" into ')
+    assert str(site / "models") in record.reason
+    assert (registry.plugins["image"].state, registry.plugins["image"].reason) == ("serving", "")
+
+
+def test_the_log_names_what_was_rejected(site: Path, inky: Path, caplog: pytest.LogCaptureFixture):
+    install(site, "Ink = 3")
+
+    load(inky)
+
+    said = [record.getMessage() for record in caplog.records]
+    assert any(line.startswith("plugin 'ink' rejected: ink: ink: expected a subclass") for line in said)
+    assert any(line.startswith("model 'inky' rejected: its plugin 'ink' is rejected") for line in said)
+
+
+def test_content_that_nobody_makes_is_told_who_would_have(site: Path, inky: Path):
+    install(site, "Ink = 3")
+    registry = load(inky)
+
+    with pytest.raises(NotFound, match=r"no plugin in service makes 'imaeges' \(did you mean images\?\)"):
+        registry.content("imaeges")
+    with pytest.raises(
+        NotFound, match=r"the plugin 'ink' is rejected: ink: ink: expected a subclass.*; expected one of /v1/"
+    ):
+        registry.content("inks")
+    with pytest.raises(
+        NotFound, match="not in service are the plugins ink, see /v1/plugins; expected one of /v1/"
+    ):
+        registry.content("telepathies")
+
+
+def test_content_whose_models_were_all_rejected_is_told_why(site: Path, inky: Path):
+    install(
+        site,
+        plugins_dir.GOOD.replace('"blot"', '"ink"')
+        + "        def load(self):\n            raise ValueError('dry')",
+    )
+    registry = load(inky)
+
+    assert registry.content("inks") == "ink"
+    with pytest.raises(
+        ModelNotFound, match=r"the plugin 'ink' is rejected: inky: ValueError: dry \(ink_plugin.py:21\)"
+    ):
+        registry.default("ink", "")
 
 
 def test_a_model_without_its_plugin_says_so(tmp_path: Path):

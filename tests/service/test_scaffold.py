@@ -71,6 +71,28 @@ def test_the_project_passes_its_own_tests(tmp_path: Path):
     python("-m", "pytest", "-q", "-p", "no:cacheprovider", source=project / "src", cwd=project)
 
 
+def test_its_tests_outlive_another_length_and_another_rate(tmp_path: Path):
+    project = new("night-sky", tmp_path)
+    plugin, builder = project / "src" / "brigantine_night_sky" / "plugin.py", project / "build_model.py"
+    builder.write_text(
+        builder.read_text().replace("batch, 16000]", "batch, 12000]").replace("end = {16000.0}", "end = {12000.0}")
+        .replace("rate = {16000.0}", "rate = {24000.0}")
+    )  # fmt: skip
+    plugin.write_text(plugin.read_text().replace("16_000", "24_000"))
+
+    python("build_model.py", source=project / "src", cwd=project)
+    python(
+        "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", "loudest", source=project / "src", cwd=project
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "plural"), [("box", "boxes"), ("torch", "torches"), ("night-sky", "night-skys")]
+)
+def test_its_readme_has_the_word_of_its_route(tmp_path: Path, name: str, plural: str):
+    assert f"/v1/{plural}/generations" in (new(name, tmp_path) / "README.md").read_text()
+
+
 def test_the_model_is_what_its_builder_writes(tmp_path: Path):
     project = new("night-sky", tmp_path)
     before = files(project)
@@ -93,7 +115,7 @@ def test_the_model_is_what_its_builder_writes(tmp_path: Path):
         ("ends-", "got 'ends-'"),
         ("../up", r"got '\.\./up'"),
         ("new\n", r"got 'new\\n'"),
-        ("x" * 63, "at most 62"),
+        ("x" * 63, "at most 61"),
         (
             "image",
             "expected one that no installed plugin has, got 'image', which brigantine offers; choose another",

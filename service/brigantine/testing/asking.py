@@ -82,7 +82,7 @@ def _defaults(subject: Subject) -> Iterator[Breach]:
     if isinstance(outcome, Broken):
         raise outcome
     if isinstance(outcome, Exception):
-        remedy = "let the defaults be a request that every model can make"
+        remedy = _remedy(outcome, subject, subject.trials[0])
         yield Breach(subject.said, "Media for an empty body", _came(subject, outcome), remedy)
         return
     if not subject.ready("steady"):
@@ -155,8 +155,22 @@ def _bad_outcome(subject: Subject, trial: Trial) -> str | None:
     return None
 
 
+def _remedy(error: Exception, subject: Subject, trial: Trial) -> str:
+    """What to do about an error that a request by default has met."""
+    if isinstance(error, BadParams):
+        return "let the defaults be a request that every model can make"
+    line = place_of(error, subject.home).strip(" ()")
+    if not line:  # of the host, or of what runs the graph
+        return "let prepare() make what the graph takes; the rule inputs says what that is"
+    cause = error
+    while isinstance(cause.__cause__, Exception):
+        cause = cause.__cause__
+    known = f"; the row has {', '.join(trial.names)}" if isinstance(cause, KeyError) and trial.names else ""
+    return f"mend {line}{known}"
+
+
 def _came(subject: Subject, error: Exception) -> str:
-    return f"{told(error)}{place_of(error, subject.file)}"
+    return f"{told(error)}{place_of(error, subject.home)}"
 
 
 def _shown(value: object) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import traceback
 from typing import NamedTuple
 
 from pydantic import ValidationError
 
 from ..contract import Violation as Finding
+from ..discovery import place_of
 from ..errors import BrigantineError
 
 __all__ = ["Breach", "Broken", "Finding", "place_of", "told"]
@@ -47,11 +47,3 @@ def _text(error: BaseException) -> str:
     if isinstance(error, ValidationError):
         return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
     return f"{type(error).__name__}: {error}"
-
-
-def place_of(error: BaseException, file: str | None) -> str:
-    """The line of `file` that raised it, such as ` (chime.py:31)`; of what wraps another one, the line of that."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == file]
-    return f" ({frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno})" if frames else ""

@@ -10,7 +10,7 @@ import orjson
 
 from ..errors import BrigantineError
 from ..media import Media
-from .finding import Breach, Broken, told
+from .finding import Breach, Broken, place_of, told
 from .journey import make
 from .magic import mismatch
 from .rule import Rule
@@ -47,7 +47,8 @@ def _media_type(subject: Subject) -> Iterator[Breach]:
             raise outcome
         if isinstance(outcome, Exception) and asked != subject.kind.types[0]:
             remedy = "render each of types, or take it out there"
-            yield Breach(f"{subject.said}.render()", f"Media of the type {asked}", told(outcome), remedy)
+            got = f"{told(outcome)}{place_of(outcome, subject.home)}"
+            yield Breach(f"{subject.said}.render()", f"Media of the type {asked}", got, remedy)
     for where, asked, media in _made(subject):
         if str(media.type).partition(";")[0] != asked:
             yield Breach(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, cast
+
+import numpy as np
 
 from ..media import Media
 from ..model import Arrays
@@ -11,7 +13,7 @@ from ..plugin import Done, Part, Plugin
 from ..request import Request, prepare_row
 from .finding import Breach, Broken
 
-__all__ = ["MOST_STEPS", "Finished", "Wish", "finish", "make", "prepared", "rendered", "stepped"]
+__all__ = ["MOST_STEPS", "Finished", "Wish", "finish", "make", "prepared", "rendered", "stepped", "unmapped"]
 
 MOST_STEPS = 10_000
 """Within so many each row must be done."""
@@ -82,6 +84,24 @@ def stepped(plugin: Plugin[Any], states: Sequence[Any]) -> Sequence[Any]:
         "return one for each, in their order",
     )
     raise Broken("row-count", breach)
+
+
+def unmapped(plugin: Plugin[Any], rows: Sequence[Arrays]) -> Broken | None:
+    """What generate() returns for `rows` in place of named arrays, if that is why they cannot be finished."""
+    try:
+        batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        made = cast(object, plugin.generate(batch))
+    except (Exception, SystemExit):  # another reason
+        return None
+    if isinstance(made, Mapping):
+        return None
+    breach = Breach(
+        f"{type(plugin).__qualname__}.generate()",
+        "a dict of arrays",
+        type(made).__name__,
+        f"return {{{', '.join(f'{spec.name!r}: ...' for spec in plugin.model.manifest.outputs)}}}",
+    )
+    return Broken("row-count", breach)
 
 
 def rendered(plugin: Plugin[Any], done: Finished, request: Request, media_type: str) -> Media:

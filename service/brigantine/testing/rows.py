@@ -12,7 +12,7 @@ from ..errors import BrigantineError
 from ..model import Arrays, TensorSpec
 from ..plugin import Plugin
 from ..session import Session
-from .finding import Breach, told
+from .finding import Breach, place_of, told
 from .fingerprint import fingerprint
 from .journey import Wish, finish, make, prepared, stepped
 from .rule import Rule
@@ -46,7 +46,7 @@ def _load(subject: Subject) -> Iterator[Breach]:
         try:
             step()
         except (Exception, SystemExit) as error:
-            yield Breach(where, expected, told(error), remedy)
+            yield Breach(where, expected, f"{told(error)}{place_of(error, subject.home)}", remedy)
             return
 
 

@@ -36,7 +36,7 @@ class Rule(NamedTuple):
         except (Exception, SystemExit) as error:
             if self.needs == "load" and self.name != "defaults" and not subject.ready("row"):
                 return found  # what stops every row, the rule `defaults` says
-            got = f"{told(error)}{place_of(error, subject.file)}"
+            got = f"{told(error)}{place_of(error, subject.home)}"
             remedy = "mend what raises it; for what a request may not ask, raise BadParams in prepare()"
             found.append(Finding(self.name, subject.said, "no exception", got, remedy))
         return found

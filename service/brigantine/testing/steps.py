@@ -6,12 +6,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-from ..plugin import Done, Plugin
+from ..plugin import Done, Part, Plugin
 from .finding import Breach, Broken, place_of, told
 from .fingerprint import fingerprint
-from .journey import MOST_STEPS, Wish, finish, make, prepared, rendered, stepped
+from .journey import MOST_STEPS, Finished, Wish, finish, make, prepared, rendered, stepped
 from .rule import Rule
 from .subject import Subject
 
@@ -33,23 +34,59 @@ def _steps_end(subject: Subject) -> Iterator[Breach]:
 
 
 def _steps_pure(subject: Subject) -> Iterator[Breach]:
-    """A step changes none of the states that it is given, and makes the same of them when it is taken again."""
+    """A step changes none of the states that it is given, and rows become the same when each is taken twice."""
     plugin, where = subject.plugin(), f"{subject.said}.step()"
-    states: Sequence[Any] = prepared(plugin, subject.wishes(5))
-    for _ in subject.patiently(range(MOST_STEPS)):
+    wishes = subject.wishes(5)
+    states: dict[int, Any] = dict(enumerate(prepared(plugin, wishes)))
+    done: dict[int, Finished] = {}
+    for step in subject.patiently(range(MOST_STEPS)):
         before = fingerprint(states)
-        first = stepped(plugin, list(states))
+        stepped(plugin, list(states.values()))
         if fingerprint(states) != before:
             remedy = "make new states: after an exception the step is taken again, with fewer rows"
             yield Breach(where, "states left as they were", "a changed one", remedy)
             return
-        kept = fingerprint(first)
-        if fingerprint(stepped(plugin, list(states))) != kept:
-            remedy = "keep all that a row needs in its state, its random numbers too"
-            yield Breach(where, "the same from the same states", "something else the second time", remedy)
-            return
-        states = [state for state in first if not isinstance(state, Done)]
+        after = dict(zip(states, stepped(plugin, list(states.values())), strict=True))
+        done |= {index: Finished(one.row, step) for index, one in after.items() if isinstance(one, Done)}
+        states = {index: one for index, one in after.items() if not isinstance(one, Done)}
         if not states:
+            break
+    expected = make(plugin, wishes)
+    for index, one in done.items():
+        made = rendered(plugin, one, wishes[index].request, plugin.types[0])
+        if made.body != expected[index].body:
+            remedy = "keep all that a row needs in its state, its random numbers too"
+            got = "something else from rows whose steps were taken twice"
+            yield Breach(where, "the same bytes from the same states", got, remedy)
+            return
+
+
+def _parts(subject: Subject) -> Iterator[Breach]:
+    """What is shown of a row before it is done is the beginning of what it becomes, in the type of its media."""
+    plugin, where = subject.plugin(), f"{subject.said}.step()"
+    wishes = subject.wishes(3)
+    states: dict[int, Any] = dict(enumerate(prepared(plugin, wishes)))
+    shown = [b""] * len(wishes)
+    types: set[str] = set()
+    for _ in subject.patiently(range(MOST_STEPS)):
+        made = dict(zip(states, plugin.step(list(states.values())), strict=True))
+        for index, one in made.items():
+            if isinstance(one, Part):
+                shown[index] += one.media.body
+                types.add(one.media.type)
+        states = {index: Part.state_of(one) for index, one in made.items() if not isinstance(one, Done)}
+        if not states:
+            break
+    for media, beginning in zip(make(plugin, wishes), shown, strict=True):
+        if not media.body.startswith(beginning):
+            got = f"parts that end in {beginning[-40:]!r}, and a whole that differs before that"
+            yield Breach(
+                where, "parts that are the beginning of the whole", got, "hold back what may yet change"
+            )
+            return
+        if beginning and types != {media.type}:
+            got = f"parts of the type {', '.join(sorted(types))}"
+            yield Breach(where, f"parts of the type {media.type}", got, "give parts and the whole one type")
             return
 
 
@@ -70,7 +107,7 @@ def _cancellation(subject: Subject) -> Iterator[Breach]:
         try:
             plugin.leave(states[1])
         except (Exception, SystemExit) as error:
-            got = f"{told(error)}{place_of(error, subject.file)}"
+            got = f"{told(error)}{place_of(error, subject.home)}"
             yield Breach(
                 f"{subject.said}.leave()", "a row that leaves quietly", got, "give back what is there, once"
             )
@@ -92,7 +129,7 @@ def _threads(subject: Subject) -> Iterator[Breach]:
     before = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_S)
     try:
-        got = _race(plugin, shares, expected, _RACE * subject.patience_s)
+        got = _race(plugin, shares, expected, _RACE * subject.patience_s, subject.home)
     finally:
         sys.setswitchinterval(before)
     if got:
@@ -101,7 +138,11 @@ def _threads(subject: Subject) -> Iterator[Breach]:
 
 
 def _race(
-    plugin: Plugin[Any], shares: Sequence[Sequence[Wish]], expected: Sequence[list[bytes]], within_s: float
+    plugin: Plugin[Any],
+    shares: Sequence[Sequence[Wish]],
+    expected: Sequence[list[bytes]],
+    within_s: float,
+    home: Path | None,
 ) -> list[str]:
     """What went wrong first in each thread, if anything did."""
     start = threading.Barrier(len(shares))
@@ -114,7 +155,7 @@ def _race(
             try:
                 made = [media.body for media in make(plugin, share)]
             except (Exception, SystemExit) as error:
-                faults.append(told(error))
+                faults.append(f"{told(error)}{place_of(error, home)}")
                 return
             if made != bodies:
                 faults.append("others")
@@ -134,6 +175,7 @@ def _race(
 RULES = (
     Rule("steps-end", "load", _steps_end),
     Rule("steps-pure", "batch", _steps_pure),
+    Rule("parts", "settled", _parts),
     Rule("cancellation", "settled", _cancellation),
     Rule("threads", "settled", _threads),
 )

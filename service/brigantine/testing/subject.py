@@ -13,12 +13,12 @@ from typing import Any, Literal, NamedTuple, TypeVar, cast
 from ..contract import violations
 from ..errors import BadParams
 from ..media import Media
-from ..model import Model
+from ..model import Arrays, Model
 from ..plugin import Params, Plugin
 from ..request import Request, parse, request_type
 from ..session import Session
 from .finding import Finding, told
-from .journey import Wish, finish, make, prepared, rendered
+from .journey import Wish, finish, make, prepared, rendered, unmapped
 from .schema import Schema, schemas_of
 from .values import within
 
@@ -50,6 +50,8 @@ class Trial(NamedTuple):
     seconds: float = 0.0
     request: Request | None = None
     """None when it was refused."""
+    names: tuple[str, ...] = ()
+    """What is in its row, as far as it came."""
 
 
 class Subject:
@@ -95,6 +97,11 @@ class Subject:
             return inspect.getsourcefile(self.kind)
         except (OSError, TypeError):
             return None
+
+    @property
+    def home(self) -> Path | None:
+        """The file, for `place_of`."""
+        return Path(self.file) if self.file else None
 
     @cached_property
     def violations(self) -> list[Finding]:
@@ -258,11 +265,14 @@ class Subject:
 
     def _try(self, plugin: Plugin[Any], body: Mapping[str, Any]) -> Trial:
         begin = time.perf_counter()
+        rows: list[Arrays] = []
         try:
             request = parse(self.request, body)
-            [done] = finish(plugin, prepared(plugin, [Wish(request, SEED)]))
+            rows += prepared(plugin, [Wish(request, SEED)])
+            [done] = finish(plugin, rows)
         except (Exception, SystemExit) as error:
-            return Trial(body, {self.kind.types[0]: _plain(error)})
+            fault = unmapped(plugin, rows) or _plain(error)
+            return Trial(body, {self.kind.types[0]: fault}, names=tuple(rows[0]) if rows else ())
 
         def render(media_type: str) -> Media | Exception:
             try:
@@ -271,7 +281,7 @@ class Subject:
                 return _plain(error)
 
         outcomes = {media_type: render(media_type) for media_type in self.kind.types}
-        return Trial(body, outcomes, done.steps, time.perf_counter() - begin, request)
+        return Trial(body, outcomes, done.steps, time.perf_counter() - begin, request, tuple(done.row))
 
 
 def _plain(error: Exception | SystemExit) -> Exception:

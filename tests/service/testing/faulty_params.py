@@ -159,6 +159,14 @@ class Counting(Chime):
         )
 
 
+@breaks("defaults", says="; the row has z, label, wave")
+class Misspelt(Chime):
+    def render(self, row: Arrays, params: Any, media_type: str) -> Media:
+        return (
+            wav(row["waves"], 8000) if media_type == "audio/wav" else super().render(row, params, media_type)
+        )
+
+
 @breaks("defaults", says="by nought (faulty_params.py:")
 class Broken(Chime):
     def prepare(self, params: Any, rng: Any) -> Arrays:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from brigantine import Arrays, Done, Media, text, wav
+from brigantine import Arrays, Done, Media, Part, text, wav
 
 from tests.service.testing.chimes import Chime, Rhyme, Verse
 from tests.service.testing.fault import breaks
@@ -72,6 +72,12 @@ class OwnGenerator(Chime):
 class Dropping(Chime):
     def generate(self, batch: Arrays) -> Arrays:
         return {name: values[:1] for name, values in super().generate(batch).items()}
+
+
+@breaks("row-count", says="Bare.generate(): expected a dict of arrays, got ndarray; return {'wave': ...}")
+class Bare(Chime):
+    def generate(self, batch: Arrays) -> Any:
+        return super().generate(batch)["wave"]
 
 
 @breaks("row-count", says="a state for each of 2 rows, got 1")
@@ -172,6 +178,30 @@ class Remembering(Rhyme):
         self.steps += 1
         verses = [Verse.of(state) for state in states]
         return [verse._replace(noise=(verse.noise + self.steps) % 8).longer() for verse in verses]
+
+
+@breaks("parts", says="a whole that differs before that")
+class Hasty(Rhyme):
+    """Shows what it does not keep."""
+
+    def step(self, states: Sequence[Any]) -> Sequence[Any]:
+        after = super().step(states)
+        return [one if isinstance(one, Done) else Part(one, text("never ")) for one in after]
+
+
+@breaks("parts", says="parts of the type text/x-verse")
+class Misnamed(Rhyme):
+    def render(self, row: Arrays, params: Any, media_type: str) -> Media:
+        return text("la la " + super().render(row, params, media_type).body.decode())
+
+    def step(self, states: Sequence[Any]) -> Sequence[Any]:
+        after = super().step(states)
+        first = [not isinstance(state, Verse) for state in states]
+        shown = Media("text/x-verse", b"la la ")
+        return [
+            Part(one, shown) if begins and not isinstance(one, Done) else one
+            for one, begins in zip(after, first, strict=True)
+        ]
 
 
 @breaks("steps-end", says="Done within 10,000 steps, got none")

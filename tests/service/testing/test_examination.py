@@ -7,8 +7,9 @@ from pathlib import Path
 from types import ModuleType
 
 import brigantine_image
+import numpy as np
 import pytest
-from brigantine import Model, Params, contract
+from brigantine import BadParams, FieldError, Model, Params, contract
 from brigantine.testing import RULES, TensorSpec, assert_plugin, examine, interpreter, tiny_image, tiny_onnx
 from brigantine.testing.examination import CONTRACT, TRIED
 from brigantine_image import ImagePlugin
@@ -49,6 +50,17 @@ def test_the_shipped_plugin_passes_with_a_model_that_has_layers(tmp_path: Path):
     image = TensorSpec(name="image", dtype="uint8", shape=("batch", 8, 8, 3))
 
     assert examine(ImagePlugin, tiny_onnx(tmp_path, "layered", "image", [z], [image]), only=QUICK) == []
+
+
+def test_a_plugin_may_leave_its_graph_alone(chimes: Model):
+    class Siren(Chime):
+        def prepare(self, params, rng):  # type: ignore[no-untyped-def]
+            return {"noise": rng.standard_normal(64, dtype=np.float32)}
+
+        def generate(self, batch):  # type: ignore[no-untyped-def]
+            return {"wave": np.tanh(batch["noise"])}
+
+    assert examine(Siren, chimes, only=QUICK) == []
 
 
 def test_fields_may_have_another_name_outside(chimes: Model):
@@ -173,6 +185,40 @@ def test_a_rule_that_raises_is_a_finding_with_the_line(chimes: Model):
 
     assert found.rule == "seeds"
     assert found.got.startswith("ZeroDivisionError: by nought (test_examination.py:")
+
+
+@pytest.mark.parametrize(
+    ("method", "error", "remedy"),
+    [
+        ("render", ZeroDivisionError("by nought"), "mend test_examination.py:"),
+        ("generate", ZeroDivisionError("by nought"), "mend test_examination.py:"),
+        ("generate", KeyError("wavs"), "; the row has z, label"),
+        (
+            "prepare",
+            BadParams([FieldError("pitch", "more", "10")]),
+            "let the defaults be a request that every model",
+        ),
+    ],
+)
+def test_the_remedy_is_that_of_the_fault(chimes: Model, method: str, error: Exception, remedy: str):
+    def fail(self, *arguments):  # type: ignore[no-untyped-def]
+        raise error
+
+    plugin = type("Failing", (Chime,), {method: fail, "__module__": __name__})
+
+    [found] = examine(plugin, chimes, only=["defaults"])
+
+    assert remedy in found.remedy
+
+
+def test_the_line_that_keeps_a_plugin_from_loading_is_named(chimes: Model):
+    class Unloadable(Chime):
+        def load(self):  # type: ignore[no-untyped-def]
+            raise FileNotFoundError("no clapper")
+
+    [found] = examine(Unloadable, chimes, only=["load"])
+
+    assert found.got.startswith("FileNotFoundError: no clapper (test_examination.py:")
 
 
 def test_a_plugin_that_ends_the_process_is_a_finding(chimes: Model):
