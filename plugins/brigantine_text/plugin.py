@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from brigantine import Arrays, BadParams, Decoder, Done, FieldError, Media, Part, Plugin, text
+from brigantine import Arrays, BadParams, Decoder, Done, FieldError, Media, Part, Plugin
 from numpy.typing import NDArray
 
 from .params import TextParams
@@ -25,6 +25,7 @@ from .writing import Scored, Task, Writing
 __all__ = ["TextPlugin"]
 
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "context_length")
+_TYPE = "text/plain; charset=utf-8"
 _STEP_TOKENS = 32
 """Tokens of prompts that are read in one step beside the texts that go on: as much work as a step of these."""
 
@@ -84,10 +85,14 @@ class TextPlugin(Plugin[TextParams]):
     def step(self, states: Sequence[Arrays | Writing]) -> Sequence[Writing | Part | Done]:
         """Every text that has been read goes on by one token, and some of the prompts that have joined are read."""
         before = [one if isinstance(one, Writing) else self._begun(one) for one in states]
+        if all(one.tokens for one in before):  # the usual step: nobody has a prompt that is to be read
+            made = self._decoded(before)
+            chosen = choose(made, [one.wish() for one in before])
+            return [self._made(*one) for one in zip(before, made, chosen, strict=True)]
         after, logits = self._advanced(before)
         wanted = [index for index in logits if not after[index].is_full]
         several = [logits[index] for index in wanted]
-        chosen = choose(np.stack(several), [after[index].wish() for index in wanted]) if wanted else []
+        chosen = choose(_stacked(several), [after[index].wish() for index in wanted]) if wanted else []
         tokens = dict(zip(wanted, chosen, strict=True))
         return [
             self._made(one, logits[index], tokens.get(index)) if index in logits else one
@@ -104,7 +109,7 @@ class TextPlugin(Plugin[TextParams]):
         }
         if params.logprobs is not None:
             told["logprobs"] = json.loads(row["scored"].tobytes())
-        return Media("text/plain; charset=utf-8", row["text"].tobytes(), told)
+        return Media(_TYPE, row["text"].tobytes(), told)
 
     def _begun(self, row: Arrays) -> Writing:
         task = Task.of(row)
@@ -116,13 +121,7 @@ class TextPlugin(Plugin[TextParams]):
         going = [index for index, one in enumerate(writings) if one.is_read]
         logits: dict[int, NDArray[np.float32]] = {}
         if going:
-            several = [writings[index] for index in going]
-            made = self.decoder.decode(
-                [one.place for one in several if one.place is not None],
-                [one.tokens[-1] for one in several],
-                [one.read + len(one.tokens) - 1 for one in several],
-            )
-            logits = dict(zip(going, made, strict=True))
+            logits = dict(zip(going, self._decoded([writings[index] for index in going]), strict=True))
         room = _STEP_TOKENS
         for index, one in enumerate(writings):
             if room <= 0:
@@ -134,6 +133,14 @@ class TextPlugin(Plugin[TextParams]):
                 if after[index].is_read:
                     logits[index] = chunk[-1]
         return after, logits
+
+    def _decoded(self, writings: Sequence[Writing]) -> NDArray[np.float32]:
+        """The logits [N, vocabulary] after the last token of each."""
+        return self.decoder.decode(
+            [one.place for one in writings if one.place is not None],
+            [one.tokens[-1] for one in writings],
+            [one.read + len(one.tokens) - 1 for one in writings],
+        )
 
     def _placed(self, one: Writing) -> Writing | None:
         """The same with a place in the cache; None while there is none."""
@@ -157,7 +164,7 @@ class TextPlugin(Plugin[TextParams]):
         if len(after.text) == after.told:
             return after
         info = {"logprobs": self._told(after.scored[after.told_scored :])} if after.task.logprobs >= 0 else {}
-        return Part(after.has_told(), text(after.text[after.told :].decode(), **info))
+        return Part(after.has_told(), Media(_TYPE, after.text[after.told :], info))
 
     def _done(self, one: Writing, finish: str) -> Done:
         scored = json.dumps(self._told(one.scored)).encode()
@@ -208,6 +215,11 @@ class TextPlugin(Plugin[TextParams]):
             )
             raise BadParams([FieldError(field, expected, str(max(prompt)))])
         return prompt or self.begin[:1] or self.vocabulary.encode("\n")
+
+
+def _stacked(rows: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    """[N, vocabulary] of N rows; of one row without a copy."""
+    return rows[0][None] if len(rows) == 1 else np.stack(rows)
 
 
 def _facts(folder: Path) -> dict[str, Any]:

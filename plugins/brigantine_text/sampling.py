@@ -53,8 +53,10 @@ def choose(logits: NDArray[np.float32], wishes: Sequence[Wish]) -> list[int]:
         for row, wish in zip(logits, wishes, strict=True):
             if wish.sampling.penalises:
                 _penalise(row, wish)
-    tokens = [int(token) for token in np.argmax(logits, axis=1)]
     drawn = [index for index, wish in enumerate(wishes) if wish.sampling.temperature > 0]
+    if len(drawn) == len(wishes):
+        return _draw(logits, wishes)
+    tokens = [int(token) for token in np.argmax(logits, axis=1)]
     if drawn:
         several = [wishes[index] for index in drawn]
         for index, token in zip(drawn, _draw(logits[drawn], several), strict=True):
@@ -64,11 +66,13 @@ def choose(logits: NDArray[np.float32], wishes: Sequence[Wish]) -> list[int]:
 
 def _draw(logits: NDArray[np.float32], wishes: Sequence[Wish]) -> list[int]:
     """One draw from the distribution of each row, by its inverse: the first token at which the sum passes `uniform`."""
-    temperatures = np.array([wish.sampling.temperature for wish in wishes], np.float32)[:, None]
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    # A temperature near 0 may make -inf of a large difference, whose exponential is the 0 that it should be.
-    with np.errstate(over="ignore"):
-        weights = np.exp(shifted / temperatures)  # [N, vocabulary], the likeliest has 1
+    weights = logits - logits.max(axis=1, keepdims=True)
+    if any(wish.sampling.temperature != 1 for wish in wishes):
+        temperatures = np.array([wish.sampling.temperature for wish in wishes], np.float32)[:, None]
+        # One near 0 may make -inf of a large difference, whose exponential is the 0 that it should be.
+        with np.errstate(over="ignore"):
+            weights /= temperatures
+    np.exp(weights, out=weights)  # [N, vocabulary], the likeliest has 1
     for row, wish in zip(weights, wishes, strict=True):
         if wish.sampling.narrows:
             _narrow(row, wish.sampling)

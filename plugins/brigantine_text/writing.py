@@ -129,14 +129,29 @@ class Writing:
         scored = self.scored
         if self.task.logprobs >= 0:
             scored = (*scored, Scored.of(token, logits, self.task.logprobs))
-        made = replace(
-            self, tokens=(*self.tokens, token), text=self.text + shown, held=held, scored=scored, last=None
+        # Not `replace`, here and below: it takes several times as long, and this is done for every token.
+        tokens, text = (*self.tokens, token), self.text + shown
+        made = Writing(
+            self.task,
+            self.place,
+            self.cached,
+            self.read,
+            tokens,
+            text,
+            held,
+            scored,
+            self.told,
+            self.told_scored,
         )
         return made, stopped
 
     def has_told(self) -> Writing:
         """All that can be shown by now has been."""
-        return replace(self, told=len(self.text), told_scored=len(self.scored))
+        told, told_scored = len(self.text), len(self.scored)
+        return Writing(
+            self.task, self.place, self.cached, self.read, self.tokens, self.text, self.held, self.scored, told,
+            told_scored,
+        )  # fmt: skip
 
     def whole(self) -> bytes:
         """All of the text, of which nothing more will come: but for a character that has only begun."""
@@ -153,6 +168,8 @@ class _Cut(NamedTuple):
 
 def _cut(held: bytes, piece: bytes, stops: Sequence[bytes]) -> _Cut:
     """What can be shown when `piece` comes behind `held`: all before a stop, else all that cannot belong to one."""
+    if not held and not stops and piece.isascii():
+        return _Cut(piece, b"", False)
     raw = held + piece
     found = [at for stop in stops if (at := raw.find(stop)) >= 0]
     if found:

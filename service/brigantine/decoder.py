@@ -77,15 +77,15 @@ class Decoder:
         self._real = np.dtype(logits.dtype)
         self._slots = Slots(len(self._pasts), slots, (heads, self.context, head_dim), cache.dtype, CHUNK)
         self._lock = threading.Lock()
-        self._batches: dict[int, _Batch] = {}
+        self._steps: dict[int, _Batch] = {}
+        self._in_place = False
         self._in_place = self._appends_in_place()
         session.attach(self)
 
     @property
     def used(self) -> float:
-        """The share of the cache that sequences fill, from 0 to 1."""
-        with self._lock:
-            return self._slots.used
+        """The share of the cache that sequences fill, from 0 to 1, as it is told while another thread may use it."""
+        return self._slots.used  # a metric, for which nobody waits until a step has run
 
     def place(self, tokens: Sequence[int], reuse: bool = True) -> tuple[Place, int] | None:
         """A place for a sequence, and how many tokens of its prompt need not be read; None: all are taken.
@@ -105,12 +105,11 @@ class Decoder:
             tokens: the whole prompt.
             start: how much of it has been read, a multiple of CHUNK.
         """
-        chunk = np.asarray([tokens[start : start + CHUNK]], self._whole)  # [1, T]
+        chunk = tokens[start : start + CHUNK]
         with self._lock:
-            slot = self._slots.slot_of(place)
-            logits = np.array(self._run([slot], chunk, np.array([start]))[0])  # what was run is run on next
-            self._slots.has_read(place, tokens[: start + chunk.shape[1]])
-        return logits
+            logits = self._run([self._slots.slot_of(place)], [chunk], [start])
+            self._slots.has_read(place, tokens[: start + len(chunk)])
+        return logits[0]
 
     def decode(self, places: Sequence[Place], tokens: Sequence[int], lengths: Sequence[int]) -> Logits:
         """One more token for each of N sequences: the logits [N, vocabulary] after it.
@@ -121,41 +120,47 @@ class Decoder:
             lengths: how many come before it.
         """
         with self._lock:
-            slots = np.array(self._slots.gather(places))
-            order = np.argsort(slots)
-            ids = np.asarray(tokens, self._whole)[order, None]  # [N, 1]
-            logits = self._run(list(range(len(places))), ids, np.asarray(lengths)[order])
+            logits = self._run(self._slots.gather(places), [[token] for token in tokens], lengths)
             for place, length in zip(places, lengths, strict=True):
                 self._slots.has_grown(place, length + 1)
-            return logits[slots, 0]
+        return logits[:, 0]
 
-    def _run(self, slots: list[int], ids: NDArray[Any], past: NDArray[Any]) -> Logits:
-        """The tokens `ids` [N, T] behind `past` [N] others in slots beside each other: logits [N, T, vocabulary]."""
-        return self._run_in_place(slots, ids, past) if self._in_place else self._run_grown(slots, ids, past)
+    def _run(self, slots: Sequence[int], tokens: Sequence[Sequence[int]], past: Sequence[int]) -> Logits:
+        """T tokens more for each of N slots, which lie beside each other: logits [N, T, vocabulary] of its own.
 
-    def _run_in_place(self, slots: list[int], ids: NDArray[Any], past: NDArray[Any]) -> Logits:
-        if ids.shape[1] > 1 or slots[0]:
-            return self._batch(slots, ids.shape[1]).run(ids, past)
-        if len(slots) not in self._batches:  # a step of so many sequences, which always have the first slots
-            self._batches[len(slots)] = self._batch(slots, 1)
-        return self._batches[len(slots)].run(ids, past)
+        Args:
+            slots: in any order.
+            tokens: [N, T]
+            past: [N], how many come before them.
+        """
+        if not self._in_place:
+            return self._run_grown(np.array(slots), np.asarray(tokens, self._whole), np.array(past))
+        first = min(slots)
+        rows = [slot - first for slot in slots]
+        batch = self._batch(first, len(rows), len(tokens[0]))
+        for row, several, start in zip(rows, tokens, past, strict=True):
+            batch.write(row, several, start)
+        return batch.run()[rows].astype(np.float32, copy=False)
 
-    def _batch(self, slots: list[int], length: int) -> _Batch:
-        kept = self._slots.tensors[:, slots[0] : slots[-1] + 1]  # [layers, N, heads, context, head_dim]
+    def _batch(self, first: int, rows: int, length: int) -> _Batch:
+        """The one of so many slots; a step of sequences, which always have the first, is bound only once."""
+        if first == 0 and length == 1 and rows in self._steps:
+            return self._steps[rows]
+        kept = self._slots.tensors[:, first : first + rows]  # [layers, N, heads, context, head_dim]
         inputs = dict(zip(self._pasts, kept, strict=True))
         outputs = dict(zip(self._presents, kept, strict=True))
-        ids = np.zeros((len(slots), length), self._whole)
-        logits = np.zeros((*ids.shape, self.vocabulary), self._real)
-        return _Batch(self._session, inputs, outputs, ids, logits, self._has_positions)
+        ids = np.zeros((rows, length), self._whole)
+        logits = np.zeros((rows, length, self.vocabulary), self._real)
+        batch = _Batch(self._session, inputs, outputs, ids, logits, self._has_positions)
+        if first == 0 and length == 1:
+            self._steps[rows] = batch
+        return batch
 
-    def _run_grown(self, slots: list[int], ids: NDArray[Any], past: NDArray[Any]) -> Logits:
+    def _run_grown(self, slots: NDArray[Any], ids: NDArray[Any], past: NDArray[Any]) -> Logits:
         """Rows whose pasts are padded to the same length run together."""
         padded = np.minimum(-(-past // _ROUND) * _ROUND, self.context)
         parts = [np.flatnonzero(padded == length) for length in np.unique(padded)]
-        made = [
-            self._run_padded(np.array(slots)[rows], ids[rows], past[rows], int(padded[rows[0]]))
-            for rows in parts
-        ]
+        made = [self._run_padded(slots[rows], ids[rows], past[rows], int(padded[rows[0]])) for rows in parts]
         return np.concatenate(made)[np.argsort(np.concatenate(parts))]
 
     def _run_padded(self, slots: NDArray[Any], ids: NDArray[Any], past: NDArray[Any], padded: int) -> Logits:
@@ -177,13 +182,13 @@ class Decoder:
 
     def _appends_in_place(self) -> bool:
         """Whether the graph appends to a cache where it lies, which shows when it is tried."""
-        ids, past = np.zeros((1, 2), self._whole), np.array([0])
         tensors = self._slots.tensors
-        expected = self._run_grown([0], ids, past)
+        expected = self._run([0], [[0, 0]], [0])
         cache = np.array(tensors[:, 0, :, :2])
         tensors[:, 0] = 0
+        self._in_place = True
         try:
-            logits = self._batch([0], 2).run(ids, past)
+            logits = self._run([0], [[0, 0]], [0])
             same = _close(logits, expected) and _close(tensors[:, 0, :, :2], cache)
         except Exception:  # ONNX Runtime says in its own ways that the cache that comes out has another shape
             same = False
@@ -216,19 +221,30 @@ class _Batch:
         context = next(iter(inputs.values())).shape[2]
         self._ids, self._logits = ids, logits
         self._mask = np.zeros((len(ids), context), ids.dtype)
-        self._positions = np.zeros_like(ids)
-        self._steps: NDArray[Any] = np.arange(context)
-        known = {_IDS: ids, _MASK: self._mask} | ({_POSITIONS: self._positions} if has_positions else {})
+        self._ends = [0] * len(ids)  # of the ones in each row of the mask
+        self._positions = np.zeros_like(ids) if has_positions else None
+        self._columns: NDArray[Any] = np.arange(context)
+        known = {_IDS: ids, _MASK: self._mask}
+        if self._positions is not None:
+            known[_POSITIONS] = self._positions
         self._run: Callable[[], None] = session.bound({**known, **inputs}, {_LOGITS: logits, **outputs})
 
-    def run(self, ids: NDArray[Any], past: NDArray[Any]) -> Logits:
-        """The tokens `ids` [N, T] behind `past` [N] others: logits [N, T, vocabulary], until the next run."""
-        self._ids[:] = ids
-        self._mask[:] = self._steps < past[:, None] + ids.shape[1]
-        self._positions[:] = past[:, None] + self._steps[: ids.shape[1]]
-        self._positions[:] = past[:, None] + self._steps[: ids.shape[1]]
+    def write(self, row: int, tokens: Sequence[int], past: int) -> None:
+        """A row goes on with T tokens, behind so many others."""
+        end = past + len(tokens)
+        self._ids[row] = tokens
+        if self._ends[row] == past:
+            self._mask[row, past:end] = 1
+        else:
+            self._mask[row] = self._columns < end
+        self._ends[row] = end
+        if self._positions is not None:
+            self._positions[row] = self._columns[past:end]
+
+    def run(self) -> NDArray[Any]:
+        """The logits [N, T, vocabulary] of all rows, until the next run."""
         self._run()
-        return self._logits.astype(np.float32, copy=False)
+        return self._logits
 
 
 def _close(one: NDArray[Any], other: NDArray[Any]) -> bool:

@@ -36,7 +36,7 @@ class ThreadLane:
         self.on_report: Callable[[Report], None] = lambda report: None
         self._station = station
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
-        self._untold: Report | None = None
+        self._untold: list[Report] = []
         self._told_s = 0.0
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
         self._thread.start()
@@ -58,8 +58,7 @@ class ThreadLane:
                     return
                 orders = [order for task in tasks for order in task.orders]
                 gone = [job for task in tasks for job in task.gone]
-                report = self._station.advance(orders, gone)
-                self._tell(task.loop, report._replace(puts=len(tasks)))
+                self._tell(task.loop, self._station.advance(orders, gone, len(tasks)))
 
     def _waiting(self) -> list[_Task] | None:
         """What was put while a step ran, without waiting for more; None at the end."""
@@ -72,11 +71,11 @@ class ThreadLane:
         return tasks
 
     def _tell(self, loop: asyncio.AbstractEventLoop, report: Report) -> None:
-        report = report if self._untold is None else self._untold.then(report)
         now = time.perf_counter()
+        self._untold.append(report)
         if not report.is_news and now - self._told_s < _QUIET_S:
-            self._untold = report
             return
-        self._untold, self._told_s = None, now
+        report = self._untold[0] if len(self._untold) == 1 else Report.joined(self._untold)
+        self._untold, self._told_s = [], now
         with suppress(RuntimeError):  # the loop is closed: nobody waits
             loop.call_soon_threadsafe(self.on_report, report)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from typing import Any
-from weakref import ReferenceType, WeakKeyDictionary, ref
+from weakref import ReferenceType, ref
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
@@ -41,7 +41,7 @@ class Slots:
         self.tensors: NDArray[Any] = np.zeros((layers, slots, *shape), dtype)
         """[layers, slots, heads, tokens, head_dim]"""
         self._chunk = chunk
-        self._slot_of: WeakKeyDictionary[Place, int] = WeakKeyDictionary()
+        self._slot_of: dict[int, int] = {}  # by the identity of a place, which is its own while it lives
         self._owners: list[ReferenceType[Place] | None] = [None] * slots
         self._beginnings: list[tuple[int, ...]] = [()] * slots  # tokens whose whole chunks are in a slot
         self._filled = [0] * slots
@@ -51,7 +51,8 @@ class Slots:
     @property
     def used(self) -> float:
         """The share of the cache that sequences fill, from 0 to 1."""
-        return sum(self._filled[slot] for slot in self._slot_of.values()) / self.tensors[0, :, 0, :, 0].size
+        filled = sum(filled for slot, filled in enumerate(self._filled) if not self._is_free(slot))
+        return filled / self.tensors[0, :, 0, :, 0].size
 
     def take(self, tokens: Sequence[int], reuse: bool) -> tuple[Place, int] | None:
         """A place for a sequence that begins with `tokens`, and how many of these are in it; None: all are taken."""
@@ -63,8 +64,11 @@ class Slots:
         if slot != source:
             self.tensors[:, slot, :, :known] = self.tensors[:, source, :, :known]
         place = Place()
+        self._slot_of = {
+            one: where for one, where in self._slot_of.items() if where != slot
+        }  # who had it is gone
+        self._slot_of[id(place)] = slot
         self._owners[slot] = ref(place)
-        self._slot_of[place] = slot
         self._beginnings[slot] = tuple(tokens[:known])
         self._filled[slot] = known
         self._used_at[slot] = next(self._clock)
@@ -72,26 +76,29 @@ class Slots:
 
     def slot_of(self, place: Place) -> int:
         """Where a sequence lies now."""
-        return self._slot_of[place]
+        return self._slot_of[id(place)]
 
     def has_read(self, place: Place, tokens: Sequence[int]) -> None:
         """The sequence consists of these tokens of its prompt so far; those in whole chunks may be reused."""
-        slot = self._slot_of[place]
+        slot = self._slot_of[id(place)]
         self._filled[slot] = len(tokens)
         self._beginnings[slot] = tuple(tokens[: len(tokens) // self._chunk * self._chunk])
 
     def has_grown(self, place: Place, length: int) -> None:
         """The sequence has so many tokens by now."""
-        self._filled[self._slot_of[place]] = length
+        self._filled[self._slot_of[id(place)]] = length
 
     def gather(self, places: Sequence[Place]) -> list[int]:
         """Let these sequences have the first slots, beside each other; gives the slot of each."""
-        slots = {self._slot_of[place] for place in places}
+        there = [self._slot_of[id(place)] for place in places]
+        if max(there, default=0) < len(there):
+            return there
+        slots = set(there)
         holes = [slot for slot in range(len(places)) if slot not in slots]
         away = sorted(slot for slot in slots if slot >= len(places))
         for hole, slot in zip(holes, away, strict=True):
             self._swap(hole, slot)
-        return [self._slot_of[place] for place in places]
+        return [self._slot_of[id(place)] for place in places]
 
     def _is_free(self, slot: int) -> bool:
         owner = self._owners[slot]
@@ -123,7 +130,7 @@ class Slots:
         for slot in (one, other):
             owner = self._owners[slot]
             if owner is not None and (place := owner()) is not None:
-                self._slot_of[place] = slot
+                self._slot_of[id(place)] = slot
 
     def _kept(self, slot: int) -> int:
         return len(self._beginnings[slot]) if self._is_free(slot) else self._filled[slot]

@@ -124,16 +124,17 @@ class Report(NamedTuple):
         """Whether somebody waits for it."""
         return bool(self.outcomes or self.parts or self.puts or self.lost)
 
-    def then(self, later: Report) -> Report:
-        """This one and the next, as one."""
-        return Report(
-            [*self.outcomes, *later.outcomes],
-            [*self.steps, *later.steps],
-            self.prepare_s + later.prepare_s,
-            self.busy_s + later.busy_s,
-            [*self.parts, *later.parts],
-            self.puts + later.puts,
-            self.lost or later.lost,
+    @classmethod
+    def joined(cls, several: Sequence[Report]) -> Report:
+        """Several that follow each other, as one."""
+        return cls(
+            [outcome for report in several for outcome in report.outcomes],
+            [step for report in several for step in report.steps],
+            sum(report.prepare_s for report in several),
+            sum(report.busy_s for report in several),
+            [part for report in several for part in report.parts],
+            sum(report.puts for report in several),
+            next((report.lost for report in several if report.lost), None),
         )
 
 
@@ -172,7 +173,7 @@ class Station:
         """Whether there are rows that want another step."""
         return bool(self._running)
 
-    def advance(self, orders: Sequence[Order], gone: Iterable[int] = ()) -> Report:
+    def advance(self, orders: Sequence[Order], gone: Sequence[int] = (), puts: int = 1) -> Report:
         """Let the rows of `orders` join, those of the jobs that are `gone` leave, and take one step."""
         begin = time.perf_counter()
         outcomes: list[Outcome] = []
@@ -180,16 +181,19 @@ class Station:
         parts: list[tuple[int, int, Media]] = []
         prepared = begin
         try:
-            joined = self._joined(orders, set(gone), outcomes)
-            prepared = time.perf_counter()
-            self._running = self._step(self._running + joined, outcomes, steps)
+            if orders or gone:
+                joined = self._joined(orders, set(gone), outcomes)
+                self._running += joined
+                prepared = time.perf_counter()
+            self._running = self._step(self._running, outcomes, steps)
             parts = self._parts()
-            self._drop({job for job, _, outcome in outcomes if isinstance(outcome, Fault)})
+            if outcomes:
+                self._drop({job for job, _, outcome in outcomes if isinstance(outcome, Fault)})
         except BaseException as error:  # what is not expected costs all that is here, but is reported
             jobs = {row.job for row in self._running} | {order.job for order in orders}
             outcomes = [(job, 0, Fault.of(error, "station")) for job in sorted(jobs)]
             self._running = []
-        return Report(outcomes, steps, prepared - begin, time.perf_counter() - begin, parts)
+        return Report(outcomes, steps, prepared - begin, time.perf_counter() - begin, parts, puts)
 
     def _joined(self, orders: Sequence[Order], gone: set[int], outcomes: list[Outcome]) -> list[_Row]:
         begin = time.perf_counter()
@@ -237,6 +241,9 @@ class Station:
             row.state = state
             row.started_s = row.started_s or begin
             row.batch_rows = max(row.batch_rows, len(rows))
+        if not any(isinstance(state, Done) for state in states):
+            steps.append(Step(len(rows), now - begin, 0.0))
+            return rows
         outcomes += [self._rendered(row, now) for row in rows if isinstance(row.state, Done)]
         steps.append(Step(len(rows), now - begin, time.perf_counter() - now))
         return [row for row in rows if not isinstance(row.state, Done)]
