@@ -1,6 +1,6 @@
 """What only time shows: memory over 100,000 requests, a service at rest, and one that is asked for too much.
 
-    python benchmarks/soak.py [--only memory,idle,isolation,metrics,many,overload]
+    python benchmarks/soak.py [--only memory,idle,isolation,metrics,many,overload,streams]
 
 Starts the product on the loopback interface, and prints one line for each promise, with what was measured. `wrk` must
 be installed. Ends with exit code 1 when one of them is not kept.
@@ -27,7 +27,10 @@ from openai import OpenAI
 from peers.core import Painter
 from servers import SERVERS, Running, Server, running
 from serving import MNIST
-from watch import adopt_orphans, watching
+from text_model import model_folder
+from text_servers import serving
+from text_soak import deserters
+from watch import adopt_orphans, resident_mib, server_tree, watching
 
 _PRODUCT = next(server for server in SERVERS if server.name == "brigantine")
 _ROUNDS = 7
@@ -120,6 +123,18 @@ class Soak:
         )
         return said + f"official client: {retried}", not wrong and goodput >= 0.9 and retried == "answered"
 
+    def streams(self) -> tuple[str, bool]:
+        """1,000 clients that hang up in a stream, or stop reading it, leave nothing held and memory flat (2%)."""
+        model = model_folder("shakespeare")
+        with serving(model, self._home) as (port, _):
+            deserters(port, model.name, 100, 75)
+            before, begin = resident_mib(server_tree()), time.monotonic()
+            held = deserters(port, model.name, 775, 225)
+            growth = resident_mib(server_tree()) / before - 1
+        left = ", ".join(f"{name} {value:g}" for name, value in held.items())
+        said = f"{left}; {before:.0f} MiB, {growth:+.2%}, after {time.monotonic() - begin:.0f} s"
+        return said, not any(held.values()) and growth < 0.02
+
     def _serving(self, server: Server = _PRODUCT, model: Path = MNIST) -> Any:
         return running(server, model, 2, self._home)
 
@@ -167,6 +182,7 @@ def main() -> None:
         "memory": Soak.memory,
         "metrics": Soak.metrics,
         "overload": Soak.overload,
+        "streams": Soak.streams,
     }
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
