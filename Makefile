@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: serve test check fix scores bench soak gpu bento clean
+.PHONY: serve test check fix scores bench bench-text soak gpu bento clean
 
 serve: $(VENV)/.serve  ## Serve the models that are there; the shipped `mnist` always is.
 	$(BIN)/brigantine serve --host $(HOST) --port $(PORT)
@@ -28,11 +28,15 @@ fix: $(VENV)/.test  ## Format, and mend what can be mended.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-scores: $(VENV)/.test  ## Judge the shipped model again and write its card.
+scores: $(VENV)/.test  ## Judge the shipped models again and write their cards.
 	$(BIN)/brigantine-train evaluate plugins/brigantine_image/models/mnist --data-dir $(DATA_DIR) --write
+	$(BIN)/brigantine-train evaluate plugins/brigantine_text/models/shakespeare --data-dir $(DATA_DIR) --write
 
 bench: $(VENV)/.test  ## The product beside other model servers, about an hour for BENCH_MODEL; needs wrk.
 	$(BIN)/python benchmarks/serving.py --home $(BENCH_HOME) --model $(BENCH_MODEL)
+
+bench-text: $(VENV)/.test  ## Text beside transformers and onnxruntime-genai, some 7 minutes.
+	$(BIN)/python benchmarks/text.py --home $(BENCH_HOME)
 
 soak: $(VENV)/.test  ## What only time shows, some 6 minutes: memory, rest, overload; needs wrk.
 	$(BIN)/python benchmarks/soak.py --home $(BENCH_HOME)
