@@ -11,7 +11,7 @@ from brigantine.model import Model
 from brigantine_training import cli, data
 from brigantine_training.card import card_text, write_card
 from brigantine_training.data import Dataset
-from brigantine_training.errors import DataError, RunError, ScoringError
+from brigantine_training.errors import ConfigError, DataError, RunError, ScoringError
 from brigantine_training.evaluate import MEASURES, Recipe
 from brigantine_training.finish import evaluate_model, export_run, finish_run
 from brigantine_training.networks import build_generator
@@ -145,3 +145,8 @@ def test_a_run_without_a_checkpoint_cannot_be_exported(tmp_path: Path, dataset: 
     RunFolder.create(tmp_path / "run", tiny_config()).close()
     with pytest.raises(RunError, match=r"no checkpoint\.pt in it yet"):
         export_run(tmp_path / "run", dataset)
+
+
+def test_images_have_no_export_of_8_bit_weights(run_dir: Path, dataset: Dataset):
+    with pytest.raises(ConfigError, match="--int8: only language models"):
+        export_run(run_dir, dataset, int8=True)

@@ -117,7 +117,7 @@ def _resumed_config(out: Path, asked: Config, changes: dict[str, Any]) -> Config
     differing = [
         f"{name} (was {getattr(stored, name)!r}, asked {getattr(asked, name)!r})"
         for name in type(stored).model_fields
-        if name not in RESUMABLE and getattr(stored, name) != getattr(asked, name, None)
+        if name not in RESUMABLE and hasattr(asked, name) and getattr(stored, name) != getattr(asked, name)
     ]
     if differing:
         raise RunError(

@@ -7,7 +7,31 @@ import random
 from brigantine_training.config import LanguageConfig, make_config
 from brigantine_training.language.corpus import Corpus
 
-_WORDS = ["the", "king", "my", "lord", "shall", "come", "and", "go", "to", "love", "thee", "not", "but", "by", "this", "hand", "I", "will", "speak", "of", "war", "with", "France"]
+_WORDS = [
+    "the",
+    "king",
+    "my",
+    "lord",
+    "shall",
+    "come",
+    "and",
+    "go",
+    "to",
+    "love",
+    "thee",
+    "not",
+    "but",
+    "by",
+    "this",
+    "hand",
+    "I",
+    "will",
+    "speak",
+    "of",
+    "war",
+    "with",
+    "France",
+]
 
 
 def written(lines: int, seed: int) -> str:

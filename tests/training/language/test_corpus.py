@@ -29,7 +29,9 @@ def test_the_real_text():
 
 
 def test_a_missing_file_says_where_and_how_to_get_it(tmp_path: Path):
-    with pytest.raises(DataError, match=rf"expected {tmp_path / FILE}, found none.*--data-dir, or fetch it: curl"):
+    with pytest.raises(
+        DataError, match=rf"expected {tmp_path / FILE}, found none.*--data-dir, or fetch it: curl"
+    ):
         open_corpus("tinyshakespeare", tmp_path)
 
 

@@ -33,7 +33,12 @@ def test_the_folder_is_what_the_service_needs(exported: Model):
     assert set(manifest.files) == {
         "config.json", "generation_config.json", "model.onnx", "tokenizer.json", "tokenizer_config.json"
     }  # fmt: skip
-    assert (manifest.name, manifest.plugin, manifest.max_batch, manifest.licence) == ("plays", "text", 16, "CC0")
+    assert (manifest.name, manifest.plugin, manifest.max_batch, manifest.licence) == (
+        "plays",
+        "text",
+        16,
+        "CC0",
+    )
     shapes = {spec.name: spec.shape for spec in (*manifest.inputs, *manifest.outputs)}
     assert shapes["input_ids"] == ("batch", "sequence")
     assert shapes["attention_mask"] == ("batch", "total_sequence")
@@ -97,9 +102,13 @@ def test_a_graph_that_predicts_something_else_is_not_exported(
     network, tokenizer = load_network(run_dir)
 
     def other(config: dict, weights: dict, half: bool):
-        return llama_graph(config, {**weights, "model.norm.weight": weights["model.norm.weight"] * 1.01}, half)
+        return llama_graph(
+            config, {**weights, "model.norm.weight": weights["model.norm.weight"] * 1.01}, half
+        )
 
     monkeypatch.setattr(module, "llama_graph", other)
-    with pytest.raises(ExportMismatch, match=r"model\.onnx at 1x1\+0 .*expected the network's logits within 2e-05, got"):
+    with pytest.raises(
+        ExportMismatch, match=r"model\.onnx at 1x1\+0 .*expected the network's logits within 2e-05, got"
+    ):
         export_language(network, tokenizer, tmp_path / "model", FACTS)
     assert not (tmp_path / "model").exists()

@@ -34,7 +34,9 @@ def ours(run_dir: Path) -> tuple[Llama, Tokenizer]:
     return load_network(run_dir)
 
 
-def test_transformers_computes_the_same_logits(folder: Path, ours: tuple[Llama, Tokenizer], transformers: Any):
+def test_transformers_computes_the_same_logits(
+    folder: Path, ours: tuple[Llama, Tokenizer], transformers: Any
+):
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder)
     assert type(theirs).__name__ == "LlamaForCausalLM"
     ids = torch.randint(288, (3, 64), generator=torch.Generator().manual_seed(0))
@@ -59,7 +61,9 @@ def test_transformers_writes_the_same_text(folder: Path, exported: Model, transf
     theirs = transformers.AutoModelForCausalLM.from_pretrained(folder)
     writer = Writer(exported)
     ids = [5, 80, 12]
-    made = theirs.generate(torch.tensor([ids]), max_new_tokens=30, min_new_tokens=30, do_sample=False)[0].tolist()
+    made = theirs.generate(torch.tensor([ids]), max_new_tokens=30, min_new_tokens=30, do_sample=False)[
+        0
+    ].tolist()
     for _ in range(30):
         logits = writer.predict(np.array([ids]))[0, -1]
         logits[0] = -np.inf  # as min_new_tokens does with the end of the text

@@ -60,7 +60,9 @@ def test_bfloat16_is_near_float32(network: Llama):
 
 
 def test_the_matrices_of_the_layers_are_those_that_muon_gets(network: Llama):
-    names = {name for name, weight in network.named_parameters() if any(weight is m for m in network.matrices())}
+    names = {
+        name for name, weight in network.named_parameters() if any(weight is m for m in network.matrices())
+    }
     assert names == {name for name in network.state_dict() if name.endswith("_proj.weight")}
     assert len(names) == 2 * 7
 

@@ -18,7 +18,7 @@ def print_report(
 ) -> None:
     """Print each score with its 95% interval, what unseen real data scores, and how much one draw holds."""
     table = Table(title=title, title_justify="left", caption_justify="left")
-    table.add_column("score")
+    table.add_column("score", no_wrap=True)
     table.add_column("better")
     for column in ("value", "95% interval", "real data", "samples"):
         table.add_column(column, justify="right")

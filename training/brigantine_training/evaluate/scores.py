@@ -16,7 +16,7 @@ from ..errors import ScoringError
 from .judge import Judge
 from .measures import MEASURES
 
-__all__ = ["RESAMPLES", "Sampler", "score_sampler", "student_interval"]
+__all__ = ["RESAMPLES", "Sampler", "check_resamples", "score_sampler", "student_interval"]
 
 Sampler = Callable[[Tensor, int], Tensor]
 """(labels int64 [N], seed) -> images uint8 [N, C, H, W]; the same seed draws the same images."""
@@ -47,9 +47,7 @@ def score_sampler(
     Raises:
         ScoringError: `resamples` out of its bounds.
     """
-    if resamples not in _STUDENT:
-        least, most = min(_STUDENT), max(_STUDENT)
-        raise ScoringError(f"resamples: expected a number from {least} to {most}, got {resamples}")
+    check_resamples(resamples)
     figures: list[dict[str, float]] = []
     for seed in track(range(resamples), "evaluating", console=console, transient=True):
         labels = _drawn_labels(judge, seed)
@@ -66,6 +64,17 @@ def _drawn_labels(judge: Judge, seed: int) -> Tensor:
 def _score(name: str, values: list[float], judge: Judge) -> Score:
     mean, low, high = student_interval(values, MEASURES[name].highest)
     return Score(value=mean, low=low, high=high, floor=round(judge.floors[name], 5), samples=judge.samples)
+
+
+def check_resamples(resamples: int) -> None:
+    """So many draws have an interval.
+
+    Raises:
+        ScoringError: they have none.
+    """
+    if resamples not in _STUDENT:
+        least, most = min(_STUDENT), max(_STUDENT)
+        raise ScoringError(f"resamples: expected a number from {least} to {most}, got {resamples}")
 
 
 def student_interval(values: Sequence[float], highest: float) -> tuple[float, float, float]:

@@ -70,11 +70,11 @@ def _scores(scores: Mapping[str, Score], protocol: TextProtocol | None) -> str:
 def _described(protocol: TextProtocol) -> str:
     return (
         "Measured on the exported graph. Bits per character: the whole held-out text, "
-        f"{protocol.test_tokens:,} tokens, each read once in windows of {protocol.context_tokens} tokens that do not "
-        "overlap; the interval is a bootstrap over these windows. All others: the mean over "
-        f"{protocol.resamples} draws of {protocol.characters:,} characters in pieces of {protocol.piece_tokens} tokens, "
-        "written from nothing at temperature 1 with every token open; the interval is by Student's t. *Real data* is "
-        "what as much of the held-out text scores, cut into pieces of the same lengths."
+        f"{protocol.test_tokens:,} tokens, each read once in windows of {protocol.context_tokens} that do not overlap; "
+        "the interval is a bootstrap over these windows. All others: the mean over "
+        f"{protocol.resamples} draws of {protocol.characters:,} characters in pieces of {protocol.piece_tokens} "
+        "tokens, written from nothing at temperature 1 with every token open; the interval is by Student's t. *Real "
+        "data* is what as much of the held-out text scores, cut into pieces of the same lengths."
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -85,12 +87,28 @@ def export_language(
 
 def _quantised(graph: onnx.ModelProto) -> onnx.ModelProto:
     """The products with constant matrices in 8-bit integers, a scale for each column."""
-    with TemporaryDirectory() as scratch:
+    with TemporaryDirectory() as scratch, _quiet():
         file = Path(scratch) / "int8.onnx"
         quantize_dynamic(
-            graph, file, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8
+            graph,
+            file,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            # What GroupQueryAttention gives, which the quantiser does not know.
+            extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT},
         )
         return onnx.load(file)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the advice of onnxruntime's quantiser: its preparation does not know GroupQueryAttention."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _manifest(graph: onnx.ModelProto, facts: Facts) -> Manifest:

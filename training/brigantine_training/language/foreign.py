@@ -28,6 +28,7 @@ from brigantine.exporters import Exported
 from brigantine.model import GRAPH
 from numpy.typing import NDArray
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+from safetensors import safe_open
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
@@ -65,13 +66,13 @@ def export_folder(folder: Path, into: Path) -> Exported:
     Raises:
         ModelInvalid: it is no causal language model with plain weights, or cannot be exported.
     """
-    stated = _checked(folder)
+    _check(folder)
     with _quiet():
         network = _load(folder)
         sizes = _sizes(folder, network)
         if _is_llama(network, sizes):
-            how, half = "written", stated in ("float16", "half")
-            _write_llama(network, into, half)
+            how = "written"
+            _write_llama(network, into, half=_is_half(folder))
         else:
             how = "traced"
             _write_traced(folder, network, sizes, into)
@@ -84,8 +85,8 @@ def export_folder(folder: Path, into: Path) -> Exported:
     return Exported(facts, logits)
 
 
-def _checked(folder: Path) -> str:
-    """That the folder has what can be exported safely; gives the number format of its weights.
+def _check(folder: Path) -> None:
+    """That the folder has what can be exported safely.
 
     Raises:
         ModelInvalid: it has not.
@@ -109,6 +110,11 @@ def _checked(folder: Path) -> str:
             f"{file}: expected plain weights, got weights that are quantised by {method}; take the folder that they "
             "were made of"
         )
+    if (folder / "adapter_config.json").is_file():
+        raise ModelInvalid(
+            f"{folder}: expected a whole model, got an adapter (adapter_config.json); merge it into its model "
+            "with peft's merge_and_unload(), and save that"
+        )
     if not list(folder.glob("*.safetensors")):
         pickles = sorted(file.name for kind in ("*.bin", "*.pt", "*.pth") for file in folder.glob(kind))
         got = f"{', '.join(pickles)}, pickles, which can run any code" if pickles else "none"
@@ -118,7 +124,6 @@ def _checked(folder: Path) -> str:
             else "copy them"
         )
         raise ModelInvalid(f"{folder}: expected weights as *.safetensors, got {got}; {remedy}")
-    return str(config.get("dtype") or config.get("torch_dtype"))
 
 
 def _load(folder: Path) -> PreTrainedModel:
@@ -132,6 +137,7 @@ def _load(folder: Path) -> PreTrainedModel:
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
+            attn_implementation="eager",  # whatever the folder asks for, which may be code on the hub
             dtype=torch.float32,
             output_loading_info=True,
         )
@@ -144,8 +150,8 @@ def _load(folder: Path) -> PreTrainedModel:
     if missing := sorted(found["missing_keys"]):
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise ModelInvalid(
-            f"{folder}: expected all weights of {type(network).__name__}, missing are {', '.join(missing[:3])}{more}; "
-            "copy all files of the weights"
+            f"{folder}: expected all weights of {type(network).__name__}, got them without "
+            f"{', '.join(missing[:3])}{more}; copy all files of the weights"
         )
     return network.eval()
 
@@ -192,6 +198,15 @@ def _is_llama(network: PreTrainedModel, sizes: _Cache) -> bool:
     )
 
 
+def _is_half(folder: Path) -> bool:
+    """Whether all weights are stored as float16, so that a graph with such weights loses nothing."""
+    kinds: set[str] = set()
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "np") as weights:
+            kinds |= {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118 - it is no dict
+    return kinds == {"F16"}
+
+
 def _write_llama(network: PreTrainedModel, into: Path, half: bool) -> None:
     config = network.config.to_dict() | {"rope_theta": network.config.rope_parameters["rope_theta"]}
     weights = {name: weight.numpy() for name, weight in network.state_dict().items()}
@@ -205,8 +220,6 @@ def _write_llama(network: PreTrainedModel, into: Path, half: bool) -> None:
 def _write_traced(folder: Path, network: PreTrainedModel, sizes: _Cache, into: Path) -> None:
     positions = "position_ids" in inspect.signature(network.forward).parameters
     arguments, axes, names = _example(sizes, positions)
-    chosen = network.config._attn_implementation or "eager"
-    network.set_attn_implementation("eager")
     try:
         with _masks_by_position(), torch.no_grad():
             program = torch.onnx.export(
@@ -224,8 +237,6 @@ def _write_traced(folder: Path, network: PreTrainedModel, sizes: _Cache, into: P
             f"{folder}: expected {type(network).__name__} to be exported by torch {torch.__version__}, got: "
             f"{_first_line(error)}; upgrade torch and transformers, or export it elsewhere and import its graph"
         ) from error
-    finally:
-        network.set_attn_implementation(chosen)
     assert program is not None  # with dynamo=True there is always one
     ClearMetadataAndDocStringPass()(program.model)  # they hold paths of the machine that it ran on
     onnx_ir.save(program.model, into / GRAPH, external_data=_beside(network))

@@ -1,9 +1,9 @@
 """The graph of a Llama: written node by node, because the attention that ONNX Runtime is fast at is its own operator.
 
-GroupQueryAttention turns the queries and keys by their positions, appends to the cache and attends, in one kernel; where
-the cache that comes in and the one that goes out are the same memory, it appends in place. Names and shapes are those
-of onnxruntime-genai's model builder, so that its generator can run the graph too. One graph serves a prompt and each
-token after it.
+GroupQueryAttention turns the queries and keys by their positions, appends to the cache and attends, in one kernel;
+where the cache that comes in and the one that goes out are the same memory, it appends in place. Names and shapes are
+those of onnxruntime-genai's model builder, so that its generator can run the graph too. One graph serves a prompt and
+each token after it.
 """
 
 from __future__ import annotations
@@ -55,10 +55,9 @@ def llama_graph(
         name = "model.norm.weight" if last else f"model.layers.{layer + 1}.input_layernorm.weight"
         normed, hidden = writer.add_skip_norm(made, hidden, weights[name])
     head = weights.get("lm_head.weight")
-    last = (
-        writer.add("Transpose", ["embedding"], perm=[1, 0]) if head is None else writer.weight("head", head.T)
-    )
-    writer.add("MatMul", [normed, last], ["logits"])
+    tied = head is None
+    final = writer.add("Transpose", ["embedding"], perm=[1, 0]) if tied else writer.weight("head", head.T)
+    writer.add("MatMul", [normed, final], ["logits"])
     return writer.model()
 
 

@@ -1,7 +1,7 @@
 """The network: a causal transformer that computes what Hugging Face's `LlamaForCausalLM` does, by the same names.
 
-Touvron et al. 2023, arXiv:2302.13971: RMSNorm before each part, rotary positions, SwiGLU, no bias; the embedding is tied
-to the last projection.
+Touvron et al. 2023, arXiv:2302.13971: RMSNorm before each part, rotary positions, SwiGLU, no bias; the embedding is
+tied to the last projection.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch.nn import functional
 
 from ..config import LanguageConfig
 
-__all__ = ["EPSILON", "ROTARY_BASE", "SPREAD", "Llama"]
+__all__ = ["EPSILON", "ROTARY_BASE", "SPREAD", "Llama", "attended"]
 
 EPSILON = 1e-5
 """Added to the mean square in a norm."""
@@ -123,7 +123,7 @@ class _Attention(nn.Module):
         )  # [N, H, T, D]
         key = _rotated(self._heads(self.k_proj(hidden)), rotation).repeat_interleave(self._shared_by, 1)
         value = self._heads(self.v_proj(hidden)).repeat_interleave(self._shared_by, 1)
-        return self.o_proj(_attended(query, key, value).transpose(1, 2).flatten(2))
+        return self.o_proj(attended(query, key, value).transpose(1, 2).flatten(2))
 
     def _heads(self, projected: Tensor) -> Tensor:
         """[N, T, H * D] to [N, H, T, D]"""
@@ -144,7 +144,7 @@ class _FeedForward(nn.Module):
         return self.down_proj(functional.silu(self.gate_proj(hidden)) * self.up_proj(hidden))
 
 
-def _attended(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def attended(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """Each position's mean of the values up to its own, [N, H, T, D] all. `query` is scaled.
 
     Written out, because on a CPU, training, it is twice as fast as any kernel of scaled_dot_product_attention.

@@ -35,7 +35,7 @@ def test_words_have_no_marks_and_no_capitals():
 
 
 def test_novel_is_what_is_not_known():
-    known = set(grams_of("a b c d e".split(), 4))
+    known = set(grams_of(["a", "b", "c", "d", "e"], 4))
     assert known == {("a", "b", "c", "d"), ("b", "c", "d", "e")}
     assert novel_share(["A b, c d e f"], known, 4) == pytest.approx(1 / 3)
     assert novel_share(["a b", "c d e"], known, 4) == 0, "no sequence goes over the end of a piece"

@@ -38,8 +38,8 @@ def test_the_shorter_sequence_counts_what_it_follows():
 def test_longer_sequences_need_fewer_bits():
     train, test = written(400, seed=1), written(60, seed=2)
     figures = reference_bits(train, test)
-    alone, six, xz = figures.values()
+    alone, seven, xz = figures.values()
     counts = Counter(test)
     entropy = -sum(count / len(test) * math.log2(count / len(test)) for count in counts.values())
     assert alone == pytest.approx(entropy, rel=0.05)
-    assert six < xz < alone
+    assert seven < xz < alone

@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import track
 
-from ...evaluate.scores import student_interval
+from ...evaluate.scores import check_resamples, student_interval
 from ..corpus import Corpus
 from .likelihood import token_nats
 from .measures import LANGUAGE_MEASURES
 from .memory import Gram, distinct_share, grams_of, longest_copy, novel_share, words_of
 from .writer import Writer
 
-__all__ = ["CHARACTERS", "Texts", "bits_per_character", "score_writer"]
+__all__ = ["CHARACTERS", "Texts", "bits_per_character", "bootstrap", "cut_like", "score_writer"]
 
 CHARACTERS = 50_000
 """Of one draw. The longest copy grows with it and distinct-n falls, so it is stated with each."""
@@ -57,12 +57,16 @@ def score_writer(
         console: where progress is shown.
         characters: of one draw, at most those of the held-out text.
         resamples: 2 to 10; the figures of draws are means over them, their intervals by Student's t.
+
+    Raises:
+        ScoringError: `resamples` out of its bounds.
     """
+    check_resamples(resamples)
     texts = Texts(corpus.train_text)
     draws: list[list[str]] = []
     for seed in track(range(resamples), "evaluating", console=console, transient=True):
         draws.append(writer.write(characters, seed))
-    floors = texts.measure(_cut_like(draws[0], corpus.test_text))
+    floors = texts.measure(cut_like(draws[0], corpus.test_text))
     figures = [texts.measure(draw) for draw in draws]
     scores = {"bits_per_character": bits_per_character(writer, corpus.test_text)}
     for name, floor in floors.items():
@@ -79,13 +83,13 @@ def bits_per_character(writer: Writer, text: str) -> Score:
     ends = [*(encoding.offsets[start][0] for start in starts[1:]), len(text)]
     characters = np.diff([0, *ends])  # of each window
     bits = np.add.reduceat(nats, starts) / math.log(2)
-    low, high = _bootstrap(bits, characters)
+    low, high = bootstrap(bits, characters)
     value = float(bits.sum() / characters.sum())
     value, low, high = (round(number, 5) for number in (value, low, high))
     return Score(value=value, low=low, high=high, floor=None, samples=len(text))
 
 
-def _bootstrap(bits: NDArray[np.float64], characters: NDArray[np.int64]) -> tuple[float, float]:
+def bootstrap(bits: NDArray[np.float64], characters: NDArray[np.int64]) -> tuple[float, float]:
     """The 95% interval of the ratio of the sums, by drawing windows with replacement."""
     rng = np.random.default_rng(0)
     chosen = rng.integers(len(bits), size=(_RESAMPLES, len(bits)))
@@ -93,12 +97,13 @@ def _bootstrap(bits: NDArray[np.float64], characters: NDArray[np.int64]) -> tupl
     return float(low), float(high)
 
 
-def _cut_like(pieces: Sequence[str], text: str) -> list[str]:
-    """As many pieces of the same lengths out of `text`, spread over the whole of it."""
+def cut_like(pieces: Sequence[str], text: str) -> list[str]:
+    """As many pieces of the same lengths out of `text`, spread over the whole of it, each from the start of a line."""
     room = (len(text) - sum(map(len, pieces))) / len(pieces)
     cut: list[str] = []
     start = 0.0
     for piece in pieces:
-        cut.append(text[int(start) : int(start) + len(piece)])
+        line = text.rfind("\n", 0, int(start)) + 1
+        cut.append(text[line : line + len(piece)])
         start += len(piece) + room
     return cut

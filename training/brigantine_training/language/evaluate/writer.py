@@ -56,28 +56,30 @@ class Writer:
         """Pieces of text written from nothing, each to the end of the context or its own; any token may be drawn.
 
         Args:
-            characters: at least so many in all; the last piece is cut there.
+            characters: so many in all; the last piece is cut there.
             seed: the same one gives the same pieces.
         """
         rng = np.random.default_rng(seed)
         pieces: list[str] = []
         while (missing := characters - sum(map(len, pieces))) > 0:
-            for piece in self._write_rows(rng):
-                pieces.append(piece[:missing])
+            for row in self.draw_rows(rng):
+                pieces.append(self.text(row)[:missing])
                 missing -= len(pieces[-1])
                 if missing == 0:
                     break
         return pieces
 
-    def _write_rows(self, rng: np.random.Generator) -> list[str]:
+    def draw_rows(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """As many texts as the model takes at once, token by token: [N, context - 1]."""
         cache = Cache(self._session, self._rows)
         ids = np.full((self._rows, 1), self.end_of_text)  # [N, tokens so far]
         while ids.shape[1] < self.context:
             logits = cache.run(ids[:, -1:])[:, -1].astype(np.float64)  # [N, V]
             drawn = (logits + rng.gumbel(size=logits.shape)).argmax(1)  # a draw from the softmax
             ids = np.concatenate([ids, drawn[:, None]], 1)
-        return [self._text(row[1:]) for row in ids]
+        return ids[:, 1:]
 
-    def _text(self, ids: NDArray[np.int64]) -> str:
+    def text(self, ids: NDArray[np.int64]) -> str:
+        """ids [T] up to the end of the text in words."""
         ended = np.flatnonzero(ids == self.end_of_text)
         return self.tokenizer.decode(ids[: ended[0] if len(ended) else None].tolist())
