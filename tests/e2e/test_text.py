@@ -267,7 +267,7 @@ def drain(one: socket.socket) -> bytes:
 def test_who_does_not_read_has_hung_up(server: Server):
     url = httpx.URL(server.url)
     # More than the kernel takes for it.
-    body = json.dumps({**LONG, "model": "prose", "n": 100, "logprobs": 5, "pace_s": 0.0}).encode()
+    body = json.dumps({**LONG, "model": "prose", "n": 100, "logprobs": 5, "pace_s": 0.02}).encode()
     already = hung_up(server)
     with socket.socket() as silent:
         silent.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)

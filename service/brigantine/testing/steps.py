@@ -51,8 +51,10 @@ def _steps_pure(subject: Subject) -> Iterator[Breach]:
         states = {index: one for index, one in after.items() if not isinstance(one, Done)}
         if not states:
             break
-    expected = make(plugin, wishes)
-    for index, one in done.items():
+    # What is made at once shows by its seeds whether it is the same when it is made again.
+    at_once = type(plugin).step is Plugin.step  # pyright: ignore[reportUnknownMemberType]
+    expected = [] if at_once else make(plugin, wishes)
+    for index, one in done.items() if expected else ():
         made = rendered(plugin, one, wishes[index].request, plugin.types[0])
         if made.body != expected[index].body:
             remedy = "keep all that a row needs in its state, its random numbers too"
@@ -78,7 +80,7 @@ def _parts(subject: Subject) -> Iterator[Breach]:
         if not states:
             break
     for media, beginning in zip(make(plugin, wishes), shown, strict=True):
-        if not media.body.startswith(beginning):
+        if beginning and not media.body.startswith(beginning):
             got = f"parts that end in {beginning[-40:]!r}, and a whole that differs before that"
             yield Breach(
                 where, "parts that are the beginning of the whole", got, "hold back what may yet change"

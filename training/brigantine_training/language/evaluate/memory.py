@@ -44,12 +44,13 @@ def longest_copy(pieces: Iterable[str], text: str) -> int:
     longest = 0
     for piece in pieces:
         hashed = _Hashed(piece)
-        # What has a copy of some length has one of any smaller length: so it can be halved.
-        low, high = longest, len(piece)
-        while low < high:
-            middle = (low + high + 1) // 2
-            low, high = (middle, high) if _copies(hashed, source, middle) else (low, middle - 1)
-        longest = max(longest, low)
+        if not _copies(hashed, source, longest + 1):
+            continue
+        # What has a copy of some length has one of any smaller length: so the rest can be halved.
+        longest, high = longest + 1, len(piece)
+        while longest < high:
+            middle = (longest + high + 1) // 2
+            longest, high = (middle, high) if _copies(hashed, source, middle) else (longest, middle - 1)
     return longest
 
 
@@ -59,16 +60,21 @@ class _Hashed:
     def __init__(self, text: str) -> None:
         self.text = text
         codes = np.frombuffer(text.encode("utf-32-le"), np.uint32).astype(np.uint64) + np.uint64(1)
-        self._powers = _powers(_BASE, len(codes))
+        sums = np.cumsum(codes * _powers(_BASE, len(codes)), dtype=np.uint64)
+        self._sums = np.concatenate([np.zeros(1, np.uint64), sums])
         self._back = _powers(_INVERSE, len(codes))
-        self._sums = np.concatenate(
-            [np.zeros(1, np.uint64), np.cumsum(codes * self._powers, dtype=np.uint64)]
-        )
+        self._sorted: dict[int, NDArray[np.uint64]] = {}
 
     def spans(self, length: int) -> NDArray[np.uint64]:
         """The hash of the span of `length` characters that starts at each place."""
         count = len(self.text) - length + 1
-        return (self._sums[length:] - self._sums[: len(self._sums) - length]) * self._back[:count]
+        return (self._sums[length:] - self._sums[:count]) * self._back[:count]
+
+    def sorted_spans(self, length: int) -> NDArray[np.uint64]:
+        """The same in order, kept for each length that is asked for: many pieces ask for the same."""
+        if length not in self._sorted:
+            self._sorted[length] = np.sort(self.spans(length))
+        return self._sorted[length]
 
 
 def _powers(base: np.uint64, count: int) -> NDArray[np.uint64]:
@@ -78,9 +84,11 @@ def _powers(base: np.uint64, count: int) -> NDArray[np.uint64]:
 
 
 def _copies(piece: _Hashed, source: _Hashed, length: int) -> bool:
-    if length > len(source.text):
+    """Whether `source` holds a span of `length` characters of `piece`."""
+    if length > min(len(piece.text), len(source.text)):
         return False
-    starts = np.flatnonzero(np.isin(piece.spans(length), source.spans(length)))
-    return any(
-        piece.text[start : start + length] in source.text for start in starts
-    )  # equal hashes may be chance
+    spans, known = piece.spans(length), source.sorted_spans(length)
+    place = np.minimum(np.searchsorted(known, spans), len(known) - 1)
+    starts = np.flatnonzero(known[place] == spans)
+    # Equal hashes may be chance.
+    return any(piece.text[start : start + length] in source.text for start in starts)
