@@ -39,6 +39,8 @@ SHORTER = {
     # Ten minutes of training and the scores that follow are too long for a test: a few steps, and the export.
     "--budget 10m --out runs/a": "--steps 3 --no-evaluate --out runs/a && "
     "brigantine-train export runs/a --data-dir DATA",
+    "--steps 2 --no-evaluate --out runs/words": "--steps 2 --threads 1 --set layers=1 --set batch_windows=2 "
+    "--no-evaluate --out runs/words",
     "../shared/data": "DATA",
     # Not into the environment of the tests: the others must not see it.
     "pip install --editable './brigantine-chime[dev]'": "pip install -q --no-deps --target SITE ./brigantine-chime",
