@@ -11,3 +11,4 @@ HAVE_MNIST = all(
     for kind in ("images-idx3", "labels-idx1")
 )
 NO_MNIST = f"needs MNIST's four idx files in {RAW}; set TEST_DATA_DIR to the folder that holds MNIST/raw"
+NO_PLAYS = f"needs tinyshakespeare.txt in {DATA_DIR}; set TEST_DATA_DIR to the folder that holds it"

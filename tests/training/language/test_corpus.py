@@ -8,7 +8,7 @@ import pytest
 from brigantine_training.errors import DataError
 from brigantine_training.language.corpus import open_corpus
 
-from tests.mnist import DATA_DIR
+from tests.mnist import DATA_DIR, NO_PLAYS
 
 FILE = "tinyshakespeare.txt"
 
@@ -20,7 +20,7 @@ def test_the_last_tenth_is_held_out(tmp_path: Path):
     assert corpus.train_text + corpus.test_text == "abcdefghij" * 10
 
 
-@pytest.mark.skipif(not (DATA_DIR / FILE).is_file(), reason=f"needs {FILE} in TEST_DATA_DIR")
+@pytest.mark.skipif(not (DATA_DIR / FILE).is_file(), reason=NO_PLAYS)
 def test_the_real_text():
     corpus = open_corpus("tinyshakespeare", DATA_DIR)
     assert (len(corpus.train_text), len(corpus.test_text)) == (1_003_854, 111_540)

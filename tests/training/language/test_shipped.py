@@ -13,7 +13,7 @@ from brigantine_training.language.evaluate import CHARACTERS, Writer, bits_per_c
 from brigantine_training.language.export import MOST_ERROR
 from brigantine_training.language.provenance import LanguageProvenance
 
-from tests.mnist import DATA_DIR
+from tests.mnist import DATA_DIR, NO_PLAYS
 
 MOST_BYTES = 8_000_000
 MOST_BITS = 2.17
@@ -58,7 +58,7 @@ def test_it_was_judged_by_the_stated_protocol(model: Model):
     assert bits.high < min(protocol.references.values())
 
 
-@pytest.mark.skipif(not (DATA_DIR / "tinyshakespeare.txt").is_file(), reason="needs tinyshakespeare.txt")
+@pytest.mark.skipif(not (DATA_DIR / "tinyshakespeare.txt").is_file(), reason=NO_PLAYS)
 def test_it_needs_as_few_bits_as_it_says(model: Model):
     corpus = open_corpus("tinyshakespeare", DATA_DIR)
     assert corpus.sha256 == LanguageProvenance.read(model.manifest).data.sha256
