@@ -1,8 +1,9 @@
 """A generation that is shown while it is made, as server-sent events.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html. The status line waits for the first part, so that what
-goes wrong before it has its own status; what goes wrong later is the last event. What has piled up while a client was
-slow goes out in one piece, and a client that does not read at all counts as one that has hung up.
+goes wrong before it has its own status; what goes wrong later is the last event. What comes in quick succession, and what
+has piled up while a client was slow, goes out in one piece; a client that does not read at all counts as one that has
+hung up.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ __all__ = ["EVENTS", "Orders", "Script", "Stream", "event", "run"]
 EVENTS = "text/event-stream"
 _STALLED_S = 5.0
 """How long a client may leave what was sent unread, once all buffers on the way to it are full."""
+_PACE_S = 0.01
+"""The least time between two pieces that bring no row's end: to send one costs more than to make some tokens."""
 _HEADERS = [
     (b"content-type", EVENTS.encode()),
     (b"cache-control", b"no-cache"),
@@ -150,11 +153,14 @@ class _Feed:
 
     def __init__(self) -> None:
         self._parts: list[tuple[int, Media, int | None]] = []
+        self._open: dict[int, int] = {}  # of each row the place of its last part, where the next may go as well
         self._shown: dict[int, int] = {}  # bytes of each row
         self._news = asyncio.Event()
+        self._taken_s = -_PACE_S
+        self._timer: asyncio.TimerHandle | None = None
 
     def wake(self, _: object = None) -> None:
-        """Something has happened."""
+        """Something has happened that cannot wait."""
         self._news.set()
 
     def show(self, first: int, index: int, media: Media, done: bool) -> None:
@@ -162,15 +168,30 @@ class _Feed:
         index += first
         shown = self._shown.get(index, 0)
         self._shown[index] = shown + len(media.body)
-        self._parts.append((index, media, shown if done else None))
-        self._news.set()
+        if done or media.info:
+            self._open.pop(index, None)
+            self._parts.append((index, media, shown if done else None))
+        elif index in self._open:
+            _, before, _ = self._parts[self._open[index]]
+            self._parts[self._open[index]] = index, Media(media.type, before.body + media.body), None
+        else:
+            self._open[index] = len(self._parts)
+            self._parts.append((index, media, None))
+        if done:
+            self.wake()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_at(self._taken_s + _PACE_S, self.wake)
 
     async def take(self) -> list[tuple[int, Media, int | None]]:
         """Wait for news, and take the parts that are among them: each row's index, and the part; or all of a row, and
         how much of it was shown before."""
         await self._news.wait()
         self._news.clear()
-        parts, self._parts = self._parts, []
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._taken_s = asyncio.get_running_loop().time()
+        parts, self._parts, self._open = self._parts, [], {}
         return parts
 
 

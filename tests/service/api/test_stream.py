@@ -30,6 +30,11 @@ def held(engine: Engine) -> int:
     return engine.served("prose").scheduler.held
 
 
+def pieces_of(wire: Wire) -> list[str]:
+    """The text of each piece that has any."""
+    return [piece["text"] for piece in pieces(chunks(wire.text)) if piece["text"]]
+
+
 def counted(engine: Engine, status: int) -> float:
     text = engine.metrics.exposition()[0].decode()
     found = re.search(rf'requests_total{{content="text",model="prose",status="{status}"}} (\S+)', text)
@@ -201,11 +206,27 @@ def test_what_piled_up_goes_out_in_one_piece(prose: Engine):
         wire.reads.set()
         await wire.task
 
-        assert max(body.count(b"data: ") for body in wire.bodies) > 20
+        assert len(wire.bodies) < 60
+        assert max(map(len, pieces_of(wire))) > 20 * min(map(len, pieces_of(wire)))
         whole = Wire(prose, URL, {**LONG, "max_tokens": 100, "stream": False})
         await whole.task
         said = "".join(piece["text"] for piece in pieces(chunks(wire.text)))
         assert f'"text":"{said}"' in whole.text
+
+    run(scenario())
+
+
+def test_what_comes_in_quick_succession_goes_out_together_but_the_first_at_once(prose: Engine):
+    async def scenario() -> None:
+        wire = Wire(prose, URL, {**LONG, "max_tokens": 100, "pace_s": 0.001})
+        await wire.task
+
+        told = pieces_of(wire)
+        assert 3 < len(told) < 60
+        assert len(told[0]) < 5 < max(map(len, told))
+        whole = Wire(prose, URL, {**LONG, "max_tokens": 100, "stream": False})
+        await whole.task
+        assert f'"text":"{"".join(told)}"' in whole.text
 
     run(scenario())
 
@@ -250,7 +271,7 @@ def test_the_parts_of_a_model_in_a_process_of_its_own_come_too(prose: Engine, tm
     engine = Engine.start(settings, only="prose")
 
     async def scenario() -> None:
-        for body in ({**LONG, "max_tokens": 30}, {**LONG, "prompt": "boom"}):
+        for body in ({**LONG, "max_tokens": 30, "pace_s": 0.02}, {**LONG, "prompt": "boom", "pace_s": 0.02}):
             theirs, ours = Wire(engine, URL, body), Wire(prose, URL, body)
             await asyncio.gather(theirs.task, ours.task)
             told = [(name, data and data.get("choices", data)) for name, data in events(theirs.text)]
