@@ -1,9 +1,8 @@
 """A generation that is shown while it is made, as server-sent events.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html. The status line waits for the first part, so that what
-goes wrong before it has its own status; what goes wrong later is the last event. What comes in quick succession, and what
-has piled up while a client was slow, goes out in one piece; a client that does not read at all counts as one that has
-hung up.
+goes wrong before it has its own status; what goes wrong later is the last event. What comes in quick succession, or has
+piled up while a client was slow, goes out in one piece. A client that does not read at all has hung up.
 """
 
 from __future__ import annotations
@@ -153,7 +152,7 @@ class _Feed:
 
     def __init__(self) -> None:
         self._parts: list[tuple[int, Media, int | None]] = []
-        self._open: dict[int, int] = {}  # of each row the place of its last part, where the next may go as well
+        self._open: dict[int, int] = {}  # where among them each row's next part may go as well
         self._shown: dict[int, int] = {}  # bytes of each row
         self._news = asyncio.Event()
         self._taken_s = -_PACE_S
