@@ -26,7 +26,7 @@ what came and the remedy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 __all__ = [
@@ -93,6 +93,10 @@ class BadParams(BadRequest):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.errors,)
+
+    def renamed(self, names: Mapping[str, str]) -> BadParams:
+        """The same under the names that the fields have in the request."""
+        return BadParams([error._replace(field=names.get(error.field, error.field)) for error in self.errors])
 
 
 class NotFound(BrigantineError):

@@ -5,7 +5,7 @@ https://platform.openai.com/docs/api-reference/chat/create
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, cast, get_args
 
 from pydantic import BeforeValidator, Field, StrictBool, StrictInt, WithJsonSchema
@@ -95,6 +95,11 @@ class ChatBody(TextBody):
     max_completion_tokens: StrictInt | None = Field(
         None, description="The most tokens to make; goes before `max_tokens`. Without either: as many as fit."
     )
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """As `TextBody.names`."""
+        return {} if self.max_completion_tokens is None else {"max_tokens": "max_completion_tokens"}
 
 
 class _Chat(Form):

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..errors import BadParams, FieldError
 from .fields import params_of
 from .routes import Route
 from .text import Form, TextBody, Token, answer, read
@@ -76,6 +77,10 @@ class _Completions(Form):
 async def completions(request: Request) -> Response:
     """Texts that go on from one prompt or several."""
     body, served, size = await read(request, CompletionsBody)
+    if (body.model_extra or {}).get("messages"):
+        raise BadParams(
+            [FieldError("messages", "a prompt (/v1/chat/completions takes messages)", "messages")]
+        )
     params = params_of(served, body.model_extra or {}, body.n or 1)
     several = [{**params, "prompt": prompt} for prompt in body.prompt] or [params]
     return await answer(request, body, served, several, size, _Completions())

@@ -8,8 +8,8 @@ piled up while a client was slow, goes out in one piece. A client that does not 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from ..engine import Caller, Generation, Served
-from ..errors import BrigantineError
+from ..errors import BadParams, BrigantineError
 from ..media import Media
 from .http import Watch, as_ours, engine_of, patience_s
 
@@ -72,6 +72,8 @@ class Orders:
     media_type: str | None = None
     also: Sequence[str] = ()
     """Fields that the route has taken out of the bodies."""
+    names: Mapping[str, str] = field(default_factory=dict[str, str])
+    """What fields of the bodies are called in the request, where that is not the same."""
 
 
 def event(data: object, name: str = "") -> bytes:
@@ -205,7 +207,7 @@ class _Calls:
             on_part = partial(feed.show, number * orders.rows) if feed else None
             caller = Caller(patience, orders.size // len(orders.bodies), self.watch.gone, on_part)
             made = engine.generate(orders.served.record.name, body, orders.media_type, caller, orders.also)
-            self.tasks.append(asyncio.ensure_future(made))
+            self.tasks.append(asyncio.ensure_future(_named(made, orders.names)))
         if feed:
             for task in self.tasks:
                 task.add_done_callback(feed.wake)
@@ -228,6 +230,14 @@ class _Calls:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
+
+
+async def _named(made: Awaitable[Generation], names: Mapping[str, str]) -> Generation:
+    """A generation whose errors name the fields as the request does."""
+    try:
+        return await made
+    except BadParams as error:
+        raise error.renamed(names) from error
 
 
 async def _sent(send: Send, message: Message) -> None:

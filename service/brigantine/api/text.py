@@ -71,6 +71,11 @@ class TextBody(BaseModel):
     )
     stream_options: StreamOptions | None = Field(None, description="For a stream.")
 
+    @property
+    def names(self) -> Mapping[str, str]:
+        """What the plugin's Params are called in this request, where that is not the same."""
+        return {}
+
 
 Body = TypeVar("Body", bound=TextBody)
 
@@ -157,6 +162,7 @@ async def answer(
         rows,
         next((kind for kind in served.plugin.types if kind.startswith("text/")), None),
         tuple(type(body).model_fields),
+        body.names,
     )
     if body.stream:
         usage = body.stream_options is not None and bool(body.stream_options.include_usage)

@@ -168,6 +168,14 @@ def test_without_a_limit_it_is_what_fits(texts: TestClient, body: dict[str, Any]
     assert ask(texts, **body)["usage"]["completion_tokens"] == tokens
 
 
+@pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_wrong_limit_is_named_as_it_was_sent(texts: TestClient, name: str, stream: bool):
+    param, message = refused(texts, stream=stream, **{name: -1})
+
+    assert (param, message.split(":")[0]) == (name, name)
+
+
 def test_a_model_that_takes_no_messages_says_so(texts: TestClient, prose: Engine):
     prose.served("prose").request = request_type(ToyParams, "Mute", 8)
 

@@ -146,6 +146,14 @@ def test_another_prompt_is_refused(texts: TestClient, prompt: Any):
     assert "a string, token ids, or a list of strings or of lists of token ids, got " in message
 
 
+@pytest.mark.parametrize("beside", [{}, {"prompt": "x"}, {"stream": True}])
+def test_messages_have_a_route_of_their_own(texts: TestClient, beside: dict[str, Any]):
+    param, message = refused(texts, messages=[{"role": "user", "content": "x"}], **beside)
+
+    assert param == "messages"
+    assert "/v1/chat/completions" in message
+
+
 def test_the_texts_of_one_request_are_bounded(texts: TestClient):
     assert len(ask(texts, prompt=["a"] * 4, n=2)["choices"]) == 8
     param, message = refused(texts, prompt=["a"] * 5, n=2)
