@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: serve test check fix scores bench bench-text soak gpu bento clean
+.PHONY: serve test check fix scores bench bench-text soak gpu bento deploy-check clean
 
 serve: $(VENV)/.serve  ## Serve the models that are there; the shipped `mnist` always is.
 	$(BIN)/brigantine serve --host $(HOST) --port $(PORT)
@@ -48,6 +48,9 @@ gpu: $(VENV)/.serve  ## Swap ONNX Runtime for its CUDA build; `make clean` undoe
 
 bento: $(VENV)/.serve  ## Pack the service into a Bento.
 	$(BIN)/bentoml build
+
+deploy-check: $(VENV)/.test  ## Hold what is in deploy/ against its schemas and against the product.
+	$(BIN)/python deploy/check.py
 
 clean:  ## Remove the environment.
 	rm -rf $(VENV)

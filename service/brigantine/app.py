@@ -9,27 +9,32 @@ answers every request. See `brigantine.api.entry` for why nothing is mounted.
 from __future__ import annotations
 
 import atexit
+import ctypes
 import gc
+import importlib.util
 import logging
 import os
 import shutil
-import tempfile
+import sys
 import threading
-from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import bentoml
+import click
 from bentoml._internal.configuration.containers import BentoMLContainer
+from bentoml._internal.utils import circus
+from pydantic import BaseModel
 
 from .api import Entry, Host
+from .drain import Drain, end_with_parent, leaving_at_once
 from .engine import Engine
-from .errors import BrigantineError, ModelInvalid
-from .registry import Registry
+from .errors import BrigantineError
+from .preflight import CHECKED, preflight
 from .reload import follow
-from .session import Session, cuda_at_hand, runtime
 from .settings import Settings, cores
-from .store import Store
+from .shared import Shared
+from .supervisor import supervised
 
 __all__ = ["Brigantine", "preflight"]
 
@@ -37,43 +42,49 @@ log = logging.getLogger("brigantine")
 
 _host = Host()
 
-_SHARED_DIR = "_BRIGANTINE_SHARED_DIR"
-"""Where all workers of one service count, and share out the cores. BentoML's own folder for counts is one for all
-services of a user, each of which empties it at its start."""
+
+class _Arguments(BaseModel, extra="forbid"):
+    """What `bentoml build --arg` may say."""
+
+    device: Literal["cpu", "cuda"] = "cpu"
 
 
-def preflight() -> Settings:
-    """Find out before any process is started what would make every one of them fail.
+def _image(device: str) -> Any:
+    """How BentoML builds the image: a slim base, no compiler, within constraints.txt as bentofile.yaml tells uv.
 
-    Raises:
-        SettingsInvalid: a variable is unknown or wrong, or the folder of models does not exist.
-        RuntimeMissing: ONNX Runtime is missing, installed twice, or has no GPU and must have one.
-        ModelNotFound: the default model that was asked for does not exist.
-        PluginInvalid: something is rejected, and `strict` is set.
+    For CUDA the one package that differs is swapped, for the reason that pyproject.toml gives. What is run of this
+    image, and how, is in deploy/image/Dockerfile.
     """
-    settings = Settings.read()
-    runtime()
-    store = Store(settings.models_dir, settings.plugins_dir)
-    found = store.find()
-    if "default_model" in settings.model_fields_set:
-        store.get(settings.default_model)
-    if settings.require_gpu:
-        for place in found.values():
-            with suppress(ModelInvalid):  # is rejected when it is loaded, with this reason
-                Session.open(place.open(), settings.session(place.name), require_gpu=True)
-    if settings.strict:
-        Registry.load(settings)
-    return settings
-
-
-_IMAGE: Any = (
-    cast(Any, bentoml)
-    .images.Image(base_image="python:3.11-slim", distro="none", lock_python_packages=False)
-    .build_include(
-        "/pyproject.toml", "/README.md", "/LICENSE", "/constraints.txt", "/service", "/plugins", "/training"
+    image = (
+        cast(Any, bentoml)
+        .images.Image(
+            base_image="docker.io/library/python:3.11-slim",
+            python_version="3.11",
+            distro="none",  # else a compiler is installed
+            lock_python_packages=False,
+        )
+        .build_include(
+            "/pyproject.toml",
+            "/README.md",
+            "/LICENSE",
+            "/constraints.txt",
+            "/service",
+            "/plugins",
+            "/training",
+        )
+        .python_packages(".")
     )
-    .python_packages(".")
-)
+    if device == "cuda":
+        image.run("uv pip uninstall onnxruntime")
+        image.run("uv pip install 'onnxruntime-gpu[cuda,cudnn]'")
+    return image
+
+
+def _built_for_cuda() -> bool:
+    """Whether ONNX Runtime brings a library for CUDA. Does not import it: that is 20 MB in a process for good."""
+    spec = importlib.util.find_spec("onnxruntime")
+    folders = (spec.submodule_search_locations if spec else None) or ()
+    return any(Path(folder, "capi", "libonnxruntime_providers_cuda.so").exists() for folder in folders)
 
 
 def _workers() -> int:
@@ -82,7 +93,7 @@ def _workers() -> int:
         settings = Settings.read()
         if settings.dev:
             return 1
-        return settings.workers or (1 if settings.device == "auto" and cuda_at_hand() else cores())
+        return settings.workers or (1 if settings.device == "auto" and _built_for_cuda() else cores())
     except BrigantineError:
         return 1
 
@@ -108,7 +119,7 @@ def _traced(app: Entry) -> Any:
 @bentoml.service(
     name="brigantine",
     service_class=_Service,
-    image=_IMAGE,
+    image=_image(cast(Any, bentoml).use_arguments(_Arguments).device),
     workers=_workers(),
     metrics={"enabled": False},  # ours have the request's own model, and bounded labels
 )
@@ -118,37 +129,78 @@ class Brigantine:
     @bentoml.on_deployment
     @staticmethod
     def check() -> None:
-        preflight()
-        folder = os.environ[_SHARED_DIR] = tempfile.mkdtemp(prefix="brigantine-")
-        (Path(folder) / "counts").mkdir()
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        """Runs in the process that becomes the supervisor, before it opens its socket and starts the workers."""
+        _log_to_stderr()
+        if os.environ.pop(CHECKED, "") != str(os.getpid()):
+            _pass_preflight()
+        shared = Shared.create()
+        atexit.register(shutil.rmtree, shared.folder, ignore_errors=True)
+        has_tls = BentoMLContainer.ssl.enabled.get()  # which the doorman does not speak
+        circus.Arbiter = supervised(circus.Arbiter, Settings.read(), shared, doorman=not has_tls)
 
     @bentoml.on_startup
     def start(self) -> None:
-        shared = Path(os.environ[_SHARED_DIR]) if _SHARED_DIR in os.environ else None
-        if (
-            shared is None
-        ):  # started without BentoML's deployment hook, as a test does: this process is the only one
+        shared = Shared.found()
+        # Without BentoML's deployment hook, as in a test, this process is the only one.
+        if shared is None:
             os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
         else:
-            os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared / "counts")
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared.counts)
+            end_with_parent()
         settings = Settings.read()
         _log_to_stderr()
         if settings.dev and settings.plugins_dir is not None:  # before anything in it is read
             threading.Thread(target=follow, args=(settings.plugins_dir,), daemon=True).start()
         _host.access_log = settings.access_log
-        _host.engine = engine = Engine.start(settings, cores_file=shared and shared / "cores")
+        with leaving_at_once():
+            _host.engine = engine = Engine.start(settings, cores_file=shared and shared.cores)
         for record in engine.registry.models.values():
             log.info("model %s: %s %s", record.name, record.state, record.reason or record.source)
         # What is here now stays: a full collection over it would hold every request up by some 80 ms.
         gc.collect()
         gc.freeze()
+        _give_back()
+        if shared is not None:
+            Drain(settings, shared, refuse=_refuse, give_up=self.stop)
 
     @bentoml.on_shutdown
     def stop(self) -> None:
         engine, _host.engine = _host.engine, None
         if engine is not None:
             engine.close()
+
+
+def _give_back() -> None:
+    """Some 10 MB that loading has left free in each worker go back to the system, where the C library is glibc."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
+
+
+def _refuse() -> None:
+    _host.stopping = True
+
+
+def _pass_preflight() -> None:
+    """In a process of its own: what it loads would stay in the supervisor for good."""
+    child = os.fork()
+    if child:
+        _, status = os.waitpid(child, 0)
+        if status:
+            raise SystemExit(1)
+        return
+    code = 1
+    try:
+        command = click.get_current_context(silent=True)  # `bentoml serve`, which has the address
+        address = command.params if command else {}
+        preflight(address.get("host"), address.get("port", 0))
+        code = 0
+    except BrigantineError as error:
+        print(f"{error.code}: {error}", file=sys.stderr, flush=True)
+    except BaseException:
+        log.exception("the start has failed")
+    finally:
+        os._exit(code)
 
 
 def _log_to_stderr() -> None:

@@ -7,7 +7,6 @@ import io
 import math
 import mimetypes
 import os
-import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,10 +23,11 @@ from rich.text import Text
 from .adopt import adopt
 from .adopt_text import adopt_text
 from .engine import Engine, Generation
-from .errors import BadParams, BrigantineError, FieldError, SettingsInvalid
+from .errors import BadParams, BrigantineError, FieldError
 from .foreign import Choices
 from .media import image
 from .plugins_cli import app as plugins
+from .preflight import CHECKED, preflight
 from .registry import Registry
 from .settings import Settings
 from .store import publish as publish_model
@@ -76,28 +76,12 @@ def serve(
         "BRIGANTINE_STRICT": "1" if strict else "",
     }
     os.environ.update({name: value for name, value in chosen.items() if value})
-    from .app import preflight  # imports bentoml, and reads the settings
-
-    preflight()
-    _check_free(host, port)
+    preflight(host, port)
+    os.environ[CHECKED] = str(os.getpid())
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     bentoml = [sys.executable, "-m", "bentoml", "serve", "brigantine.app:Brigantine"]
     # Replaces this process, so that a signal to it is a signal to the service.
-    os.execv(bentoml[0], [*bentoml, "--host", host, "--port", str(port), "--timeout-graceful-shutdown", "30"])
-
-
-def _check_free(host: str, port: int) -> None:
-    """BentoML tells of an occupied port in a traceback, and after the models have been looked at."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        raise SettingsInvalid(
-            f"{host}:{port}: expected an address to listen on, got {error.strerror!r}; stop what listens there, or "
-            f"take another port: brigantine serve --port 3100, make serve PORT=3100"
-        ) from None
+    os.execv(bentoml[0], [*bentoml, "--host", host, "--port", str(port)])
 
 
 @app.command()

@@ -80,12 +80,12 @@ class Registry:
         disabled = {name for name, record in plugins.items() if record.disabled}
         refused = [model for model in models.values() if model.plugin_name not in disabled]
         rejected = [record for record in (*plugins.values(), *refused) if record.state == "rejected"]
-        for record in rejected:
-            what = "plugin" if isinstance(record, PluginRecord) else "model"
-            log.error("%s %r rejected: %s", what, record.name, record.reason)
         if rejected and settings.strict:
             registry.close()
             raise PluginInvalid("; ".join(f"{record.name}: {record.reason}" for record in rejected))
+        for record in rejected:
+            what = "plugin" if isinstance(record, PluginRecord) else "model"
+            log.error("%s %r rejected: %s", what, record.name, record.reason)
         return registry
 
     def close(self) -> None:

@@ -25,8 +25,8 @@ def follow(folder: Path) -> None:
     for changes in watchfiles.watch(folder, watch_filter=Sources(folder)):
         names = ", ".join(sorted({Path(path).name for _, path in changes}))
         log.info("%s changed: starting anew", names)
-        # BentoML's supervisor, circus, looks every 10 s only whether its workers are there. A hang-up tells it to start
-        # a new one at once, and to end this one; what arrives meanwhile waits in their socket.
+        # A hang-up tells BentoML's supervisor, circus, to start a new worker at once, and to end this one; what arrives
+        # meanwhile waits in their socket.
         if os.getppid() == supervisor and heeds_hangups(supervisor):
             os.kill(supervisor, signal.SIGHUP)
             time.sleep(_REPLACED_S)  # and then it was busy, or means something else by it

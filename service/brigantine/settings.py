@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,6 +91,10 @@ class Settings(BaseSettings):
     """Bytes of request bodies that one model may have in work, as `queue_rows`."""
     timeout_s: float = Field(default=30.0, gt=0, le=3600)
     """Seconds after which a request is answered 504 and its work dropped; `X-Request-Timeout-Ms` shortens it."""
+    drain_seconds: float = Field(default=20.0, ge=0, le=3600)
+    """Seconds after a SIGTERM within which what is under way is finished; what is not is given up then."""
+    lame_duck_seconds: float = Field(default=1.0, ge=0, le=600)
+    """Of these the first, in which a worker goes on answering, if only that it stops: a load balancer is to see it."""
     max_body_bytes: int = Field(default=1_048_576, ge=1024)
     """The largest request body. Beyond it a request is answered 413."""
     access_log: bool = True
@@ -113,30 +118,30 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _agree(self) -> Settings:
+        if faults := [*self._contradictions(), *self._wrong_options()]:
+            raise ValueError("; ".join(faults))
+        return self
+
+    def _contradictions(self) -> Iterator[str]:
         if self.max_n > self.queue_rows:
-            raise ValueError(
-                f"max_n is {self.max_n} and queue_rows {self.queue_rows}: such a request could never run"
-            )
+            yield f"max_n is {self.max_n} and queue_rows {self.queue_rows}: such a request could never run"
         if self.plugins_dir is not None and not self.plugins_dir.is_dir():
-            raise ValueError(
+            yield (
                 f"{_PREFIX}PLUGINS_DIR: expected a folder, got {self.plugins_dir}; make it, or unset the variable"
             )
         if self.dev and self.plugins_dir is None:
-            raise ValueError(
-                f"dev is set and no {_PREFIX}PLUGINS_DIR, whose changes it would follow; name that folder"
-            )
+            yield f"dev is set and no {_PREFIX}PLUGINS_DIR, whose changes it would follow; name that folder"
         if self.require_gpu and self.device == "cpu":
-            raise ValueError("device is cpu and require_gpu is set: no model could ever run")
+            yield "device is cpu and require_gpu is set: no model could ever run"
+
+    def _wrong_options(self) -> Iterator[str]:
         for model in self.model_options:
             try:
                 self.session(model)
             except ValidationError as error:
-                first = error.errors()[0]
-                where = ".".join(map(str, first["loc"]))
-                raise ValueError(
-                    f"model_options: {model}: {where}: {first['msg']}, got {first['input']!r}"
-                ) from None
-        return self
+                for fault in error.errors():
+                    where = ".".join(map(str, fault["loc"]))
+                    yield f"model_options: {model}: {where}: {fault['msg']}, got {fault['input']!r}"
 
     def session(self, model: str) -> SessionOptions:
         """How the graph of this model is run."""

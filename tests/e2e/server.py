@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -47,23 +46,32 @@ def free_port() -> int:
 
 @contextmanager
 def serving(home: Path, command: Sequence[str] = ("brigantine", "serve"), **env: str) -> Iterator[Server]:
-    """Run `command` with its BentoML home in `home` until the block ends."""
-    port = free_port()
+    """Run `command` with its BentoML home in `home`, from when it is ready until the block ends."""
+    with launching(home, command, **env) as server:
+        _wait_until_ready(server)
+        yield server
+
+
+@contextmanager
+def launching(home: Path, command: Sequence[str] = ("brigantine", "serve"), **env: str) -> Iterator[Server]:
+    """As `serving`, from the beginning."""
+    if "--port" not in command:
+        command = [*command, "--port", str(free_port())]
+    port = command[command.index("--port") + 1]
     log_path = home / f"server-{port}.log"
     (home / "bentoml").mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"BENTOML_HOME": str(home / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"} | env
-    with log_path.open("wb") as log:
+    environment = os.environ | {"BENTOML_HOME": str(home / "bentoml"), "BENTOML_DO_NOT_TRACK": "True"}
+    environment |= {"BRIGANTINE_LAME_DUCK_SECONDS": "0"} | env  # no test but one waits for who is not there
+    with log_path.open("ab") as log:
         process = subprocess.Popen(
-            [BIN / command[0], *command[1:], "--port", str(port)],
+            [BIN / command[0], *command[1:]],
             env=environment,
             cwd=home,
             stdout=log,
             stderr=subprocess.STDOUT,
         )
-        server = Server(f"http://127.0.0.1:{port}", process, log_path)
         try:
-            _wait_until_ready(server)
-            yield server
+            yield Server(f"http://127.0.0.1:{port}", process, log_path)
         finally:
             _stop(process)
 
@@ -92,7 +100,7 @@ def _wait_until_ready(server: Server, patience_s: float = 60) -> None:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)
+    process.terminate()
     try:
         process.wait(20)
     except subprocess.TimeoutExpired:

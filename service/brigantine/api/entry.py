@@ -22,6 +22,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..engine import Engine
+from ..errors import NotReady
 from . import admin, chat, completions, generations, native
 from .http import as_ours, error_response
 from .routes import Router
@@ -32,6 +33,8 @@ access = logging.getLogger("brigantine.access")
 
 _GONE = 499
 """Nobody is there to read a status; nginx's word for it, for the log."""
+_TO_THE_LAST = {"/livez", "/metrics"}
+"""What is answered while the service stops."""
 _SANE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -41,6 +44,8 @@ class Host:
 
     engine: Engine | None = None
     access_log: bool = True
+    stopping: bool = False
+    """Whether no new work is taken, and no connection kept."""
 
 
 class Entry:
@@ -57,7 +62,7 @@ class Entry:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(send, _request_id(scope))
+        answer = _Answer(send, _request_id(scope), self._host)
         scope["state"] = {"host": self._host, "request_id": answer.request_id}
         begin = time.perf_counter()
         try:
@@ -82,6 +87,10 @@ class Entry:
                 )
 
     async def _response(self, scope: Scope, receive: Receive) -> Response:
+        if self._host.stopping and scope["path"] not in _TO_THE_LAST:
+            raise NotReady(
+                "the service is stopping and takes no new work; ask another replica, or try again in a second"
+            )
         endpoint, scope["path_params"] = self._router.find(scope["method"], scope["path"])
         return await endpoint(Request(scope, receive))
 
@@ -89,8 +98,9 @@ class Entry:
 class _Answer:
     """`send` with the request's id on the answer, and the status remembered."""
 
-    def __init__(self, send: Send, request_id: str) -> None:
+    def __init__(self, send: Send, request_id: str, host: Host) -> None:
         self._send = send
+        self._host = host
         self.request_id = request_id
         self.status = 0
 
@@ -98,6 +108,8 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [*message["headers"], (b"x-request-id", self.request_id.encode())]
+            if self._host.stopping:
+                message["headers"].append((b"connection", b"close"))
         await self._send(message)
 
     async def abandon(self) -> None:

@@ -50,6 +50,19 @@ def test_a_body_over_the_limit_is_413_whether_announced_or_not(client: TestClien
     assert "expected at most 1048576 bytes" in announced.json()["error"]["message"]
 
 
+def test_while_it_stops_new_work_is_503_and_no_connection_is_kept(client: TestClient, host: Host):
+    host.stopping = True
+
+    for method, path in (("GET", "/readyz"), ("GET", "/v1/models"), ("POST", "/v1/models/mnist/generate")):
+        answer = client.request(method, path, json={} if method == "POST" else None)
+        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+        assert answer.headers["connection"] == "close"
+        assert "is stopping" in answer.json()["error"]["message"]
+    for path in ("/livez", "/metrics"):
+        answer = client.get(path)
+        assert (answer.status_code, answer.headers["connection"]) == (200, "close")
+
+
 def test_before_the_engine_runs_everything_but_livez_is_503_with_retry_after():
     with TestClient(Entry(Starlette(), Host())) as client:  # type: ignore[arg-type]
         assert client.get("/livez").status_code == 200

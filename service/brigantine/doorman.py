@@ -1,0 +1,104 @@
+"""The doorman: answers for a service of which no worker answers.
+
+Before the first worker has loaded its models, after the last one has closed, and while the only one is replaced, the
+kernel would take connections that nobody reads: a client would hang. The supervisor, which opened the socket and lives
+as long as the service does, answers them instead: `/livez` with 200, anything else with 503 and the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+from contextlib import suppress
+from random import getrandbits
+
+import orjson
+from async_timeout import timeout
+
+from .errors import NotReady
+from .shared import Shared
+
+__all__ = ["Doorman"]
+
+_LOOK_S = 0.1
+_PATIENCE_S = 5.0
+"""How long a client may take for its request."""
+_BACKLOG = 2048
+
+
+class Doorman:
+    """A thread of the supervisor.
+
+    Args:
+        listener: the socket that the workers share.
+        shared: says whether one of them answers.
+        waits_for_others: whether clients wait when a worker has answered before, and another one comes in its place.
+    """
+
+    def __init__(self, listener: int, shared: Shared, waits_for_others: bool) -> None:
+        self.why = "the service is loading its models"
+        self.opened = False
+        """Whether a worker has ever answered."""
+        self.stopping = False
+        self._listener = listener
+        self._shared = shared
+        self._waits_for_others = waits_for_others
+        threading.Thread(target=lambda: asyncio.run(self._watch()), name="doorman", daemon=True).start()
+
+    def stop(self) -> None:
+        """The service stops."""
+        self.why = "the service is stopping"
+        self.stopping = True
+
+    async def _watch(self) -> None:
+        while True:
+            if self._shared.anybody_answers():
+                if not self.opened:
+                    self.opened, self.why = (
+                        True,
+                        "the service has lost its workers; others are loading its models",
+                    )
+            elif self.stopping or not (self.opened and self._waits_for_others):
+                await self._stand_in()
+            await asyncio.sleep(_LOOK_S)
+
+    async def _stand_in(self) -> None:
+        """Answer until a worker does."""
+        door = socket.socket(fileno=os.dup(self._listener))
+        door.setblocking(False)
+        server = await asyncio.start_server(self._serve, sock=door, backlog=_BACKLOG)
+        while not self._shared.anybody_answers():  # noqa: ASYNC110 - no event says so across processes
+            await asyncio.sleep(_LOOK_S)
+        server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with timeout(_PATIENCE_S):
+                head = await reader.readuntil(b"\r\n\r\n")
+                writer.write(self._answer(head))
+                writer.write_eof()
+                while await reader.read(1 << 16):  # its body; unread, it would have the answer thrown away
+                    pass
+        except (OSError, EOFError, ValueError, asyncio.LimitOverrunError, asyncio.TimeoutError):
+            pass  # no request, or a client that has gone
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    def _answer(self, head: bytes) -> bytes:
+        method, path, *_ = [*head.split(b"\r\n", 1)[0].split(b" "), b"", b""]
+        if path.split(b"?")[0] == b"/livez":
+            status, retry, body = "200 OK", "", orjson.dumps({"status": "alive"})
+        else:
+            status, retry = "503 Service Unavailable", f"retry-after: {NotReady.retry_after_s:.0f}\r\n"
+            message = f"{self.why}; ask another replica, or try again in a second"
+            error = {"message": message, "type": "server_error", "param": None, "code": NotReady.code}
+            body = orjson.dumps({"error": error})
+        lines = (
+            f"HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n{retry}"
+            f"connection: close\r\nx-request-id: req_{getrandbits(128):032x}\r\n\r\n"
+        )
+        return lines.encode() + (b"" if method == b"HEAD" else body)

@@ -1,0 +1,166 @@
+"""The supervisor: the process that starts the workers, replaces those that end, and ends them all.
+
+It is BentoML's, which uses circus for it (https://circus.readthedocs.io). Left to itself that looks every 10 s only
+whether its workers are there, starts none anew inside a container, however often one dies it makes no pause, and waits
+a day for one that does not end. `supervised` gives its class of supervisor the habits that an orchestrator counts on.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import socket
+import sys
+import time
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+from .doorman import Doorman
+from .errors import SettingsInvalid
+from .settings import Settings
+from .shared import Shared
+
+__all__ = ["supervised"]
+
+log = logging.getLogger(__name__)
+
+_LOOK_S = 0.5
+_STEADY_S = 60.0
+"""A worker that lived for so long has not crashed again."""
+_BACK_OFF_S = 10.0
+_TRIES = 3
+"""How many workers may end before any of them has answered once."""
+_GRACE_S = 10.0
+"""How much longer than it was given a worker may take to end."""
+_ASKED = {0, -signal.SIGTERM, -signal.SIGINT}
+"""How a worker ends that was asked to."""
+
+
+def supervised(base: type[Any], settings: Settings, shared: Shared, doorman: bool = True) -> type[Any]:
+    """BentoML's class of supervisors, `base`, made to look after its workers as this service needs it.
+
+    Args:
+        base: `bentoml._internal.utils.circus.Arbiter`.
+        settings: how long a drain may last.
+        shared: what the workers share.
+        doorman: whether someone is to answer while none of them does.
+    """
+    known = {"settings": settings, "shared": shared, "has_doorman": doorman}
+    return type("Supervisor", (_Supervision, base), known)
+
+
+if TYPE_CHECKING:
+
+    class _Arbiter:
+        """What of circus' supervisor is built upon; it has no types of its own."""
+
+        sockets: dict[str, Any]
+        _stopping: bool
+        _exclusive_running_command: str | None
+        _exception: BaseException | None
+
+        def __init__(self, watchers: list[Any], *args: Any, **kwargs: Any) -> None: ...
+        def initialize(self) -> None: ...
+        def reap_processes(self) -> None: ...
+        def manage_watchers(self) -> Any: ...
+        def stop(self) -> Any: ...
+        def stop_controller_and_close_sockets(self) -> None: ...
+else:
+    _Arbiter = object
+
+
+class _Supervision(_Arbiter):
+    settings: Settings
+    shared: Shared
+    has_doorman: bool
+
+    def __init__(self, watchers: list[Any], *args: Any, **kwargs: Any) -> None:
+        super().__init__(watchers, *args, **kwargs | {"check_delay": _LOOK_S})
+        self._nurse = _Nurse(self.shared)
+        self._doorman: Doorman | None = None
+        for watcher in watchers:
+            watcher.respawn = True  # BentoML would not, in a container
+            watcher.graceful_timeout = self.settings.drain_seconds + _GRACE_S
+            watcher.hooks["after_reap"] = self._nurse.ended
+
+    def initialize(self) -> None:
+        """Open the socket."""
+        with _one_line_for(self.sockets.values()):
+            super().initialize()
+        if self.has_doorman:
+            [listener, *_] = self.sockets.values()
+            self._doorman = Doorman(listener.fileno(), self.shared, waits_for_others=self.settings.dev)
+
+    def manage_watchers(self) -> Any:
+        """Called again and again: start workers in the place of those that have ended."""
+        if self._stopping or self._exclusive_running_command is not None:
+            return None
+        self.reap_processes()
+        if self._doorman is not None and not self._doorman.opened and self._nurse.crashes >= _TRIES:
+            log.critical(
+                "%d workers have ended before one was ready: the start has failed", self._nurse.crashes
+            )
+            self._exception = SystemExit(1)
+            return self.stop()
+        return super().manage_watchers() if self._nurse.is_due() else None
+
+    def stop(self) -> Any:
+        """End all workers, and then this process."""
+        self.shared.stop()
+        self._nurse.stopping = True
+        if self._doorman is not None:
+            self._doorman.stop()
+        return super().stop()
+
+    def stop_controller_and_close_sockets(self) -> None:
+        """Close the door."""
+        for listener in self.sockets.values():
+            with suppress(OSError):  # it was never opened
+                # The doorman has it, too, and nobody must wait until this process has ended.
+                listener.shutdown(socket.SHUT_RDWR)
+        super().stop_controller_and_close_sockets()
+
+
+@contextmanager
+def _one_line_for(sockets: Iterable[Any]) -> Generator[None]:
+    """circus tells of an address that cannot be had in a traceback."""
+    try:
+        yield
+    except OSError as error:
+        addresses = ", ".join(f"{one.host}:{one.port}" for one in sockets)
+        message = (
+            f"{addresses}: expected an address to listen on, got {error}; stop what is there, or take another"
+        )
+        print(f"{SettingsInvalid.code}: {message} with --port", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+class _Nurse:
+    """Keeps count of the workers that ended, and says when the next one may be started."""
+
+    def __init__(self, shared: Shared) -> None:
+        self.crashes = 0
+        """How many in a row."""
+        self.stopping = False
+        self._shared = shared
+        self._last_s = 0.0
+        self._due_s = 0.0
+
+    def ended(self, process_pid: int, exit_code: int, **_: Any) -> bool:
+        """circus' hook: a worker has ended, and its exit code is known."""
+        for gauge in self._shared.counts.glob(f"gauge_live*_{process_pid}.db"):
+            gauge.unlink(missing_ok=True)  # of what lives; what it has counted stays
+        if self.stopping or exit_code in _ASKED:
+            return True
+        now = time.monotonic()
+        self.crashes = self.crashes + 1 if now - self._last_s < _STEADY_S else 1
+        wait_s = min(2.0 ** (self.crashes - 2), _BACK_OFF_S) if self.crashes > 1 else 0.0
+        self._last_s, self._due_s = now, now + wait_s
+        how = signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
+        log.error("worker %d ended (%s); another one is started in %g s", process_pid, how, wait_s)
+        return True
+
+    def is_due(self) -> bool:
+        """Whether a worker that is missing may be started."""
+        return time.monotonic() >= self._due_s

@@ -1,0 +1,219 @@
+"""From the start to the end of a service, as an orchestrator and its clients see it."""
+
+import json
+import os
+import textwrap
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.e2e.server import Server, launching, serving, until
+from tests.plugins_dir import GOOD, plugin_file
+from tests.tiny import tiny_model
+from tests.typist import typist_model
+
+LAME_DUCK = {"BRIGANTINE_LAME_DUCK_SECONDS": "0.5"}
+
+
+@contextmanager
+def asking(
+    server: Server, method: str = "GET", path: str = "/readyz", **body: object
+) -> Iterator[HTTPResponse]:
+    """An answer on a connection of its own, its head read."""
+    connection = HTTPConnection(server.url.removeprefix("http://"), timeout=30)
+    try:
+        connection.request(method, path, json.dumps(body) if body else None)
+        yield connection.getresponse()
+    finally:
+        connection.close()
+
+
+def stream(server: Server, tokens: int, pace_s: float) -> AbstractContextManager[HTTPResponse]:
+    return asking(
+        server,
+        "POST",
+        "/v1/completions",
+        model="prose",
+        prompt="a",
+        max_tokens=tokens,
+        pace_s=pace_s,
+        stream=True,
+    )
+
+
+def workers(server: Server) -> list[psutil.Process]:
+    return psutil.Process(server.process.pid).children()
+
+
+def refused(answer: HTTPResponse) -> None:
+    """It is 503, says why and when to come again, and keeps no connection."""
+    body = answer.read()
+    assert answer.status == 503, body
+    assert json.loads(body)["error"]["code"] == "not_ready"
+    assert answer.headers["retry-after"] == "1"
+    assert answer.headers["connection"] == "close"
+
+
+def test_while_it_loads_it_lives_and_says_that_it_is_not_ready(tmp_path: Path):
+    with launching(tmp_path) as server:
+        assert until(lambda: _opened(server))
+        with asking(server) as ready, asking(server, path="/livez") as alive:
+            assert alive.status == 200
+            assert b"loading its models" in ready.peek()
+            refused(ready)
+        with asking(server, "POST", "/v1/models/mnist/generate", seed=1) as made:
+            refused(made)
+        assert until(lambda: httpx.get(f"{server.url}/readyz").status_code == 200)
+        assert httpx.post(f"{server.url}/v1/models/mnist/generate", json={}).status_code == 200
+
+
+def _opened(server: Server) -> bool:
+    try:
+        return httpx.get(f"{server.url}/livez").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_a_stop_finishes_what_is_under_way_and_refuses_what_is_new(tmp_path: Path):
+    env = {"BRIGANTINE_PLUGINS_DIR": str(typist_model(tmp_path / "plugins")), "BRIGANTINE_WORKERS": "2"}
+    with serving(tmp_path, **env, **LAME_DUCK) as server, ExitStack() as clients:
+        assert until(lambda: server.log.count("model prose: serving") == 2)
+        streams = [clients.enter_context(stream(server, 40, 0.05)) for _ in range(8)]
+        kept = HTTPConnection(server.url.removeprefix("http://"), timeout=10)
+        kept.request("GET", "/readyz")
+        assert kept.getresponse().read()
+
+        server.process.terminate()
+        assert until(lambda: server.log.count("finishes what is under way") == 2)
+        begin = time.monotonic()
+        kept.request("GET", "/readyz")
+        refused(kept.getresponse())
+        longest_s = 0.0
+        while streams[0].peek(1) and not streams[0].isclosed() and time.monotonic() - begin < 1.5:
+            asked = time.monotonic()
+            with asking(server) as ready:
+                refused(ready)
+            with asking(server, "POST", "/v1/models/mnist/generate", seed=1) as made:
+                refused(made)
+            with asking(server, path="/livez") as alive:
+                assert alive.status == 200
+            longest_s = max(longest_s, time.monotonic() - asked)
+            time.sleep(0.05)
+        told = [one.read() for one in streams]
+
+        assert longest_s < 2
+        assert all(one.endswith(b"data: [DONE]\n\n") and b'"error"' not in one for one in told)
+        assert server.process.wait(10) == 0
+    assert server.crashes == []
+
+
+def test_what_is_not_finished_in_time_is_given_up(tmp_path: Path):
+    env = {
+        "BRIGANTINE_PLUGINS_DIR": str(typist_model(tmp_path / "plugins")),
+        "BRIGANTINE_WORKERS": "1",
+        "BRIGANTINE_DRAIN_SECONDS": "0.5",
+    }
+    command = ("bentoml", "serve", "brigantine.app:Brigantine", "--host", "127.0.0.1")
+    with serving(tmp_path, command, **env) as server, stream(server, 400, 0.1) as answer:
+        server.process.terminate()
+        begin = time.monotonic()
+        told = answer.read()
+
+        assert (
+            "the service has stopped"
+            in json.loads(told.split(b"data: ")[-1].split(b"\n")[0])["error"]["message"]
+        )
+        assert server.process.wait(10) == 0
+        assert time.monotonic() - begin < 8
+
+
+def test_a_worker_that_is_killed_fails_its_clients_at_once_and_is_replaced_in_a_container_too(tmp_path: Path):
+    env = {
+        "BRIGANTINE_PLUGINS_DIR": str(typist_model(tmp_path / "plugins")),
+        "BRIGANTINE_WORKERS": "2",
+        "BENTOML_CONTAINERIZED": "True",  # in which BentoML replaces none
+    }
+    with serving(tmp_path, **env) as server, ExitStack() as clients:
+        assert until(lambda: server.log.count("model prose: serving") == 2)
+        before = workers(server)
+        streams = [clients.enter_context(stream(server, 100, 0.05)) for _ in range(8)]
+        in_flight = f"{server.url}/metrics"
+        assert until(lambda: 'brigantine_in_flight{model="prose"} 8.0' in httpx.get(in_flight).text)
+
+        before[0].kill()
+        begin = time.monotonic()
+        with ThreadPoolExecutor(8) as readers:
+            ends = list(readers.map(_end, streams))
+        assert 0 < sum(not whole for whole, _ in ends) < 8
+        assert all(whole or ended_s - begin < 1 for whole, ended_s in ends)
+        assert until(lambda: len(workers(server)) == 2 and before[0] not in workers(server), 3)
+        assert until(lambda: server.log.count("model prose: serving") == 3)
+        assert until(lambda: 'brigantine_in_flight{model="prose"} 0.0' in httpx.get(in_flight).text), (
+            "a dead gauge"
+        )
+        assert before[1] in workers(server)
+        assert "ended (SIGKILL); another one is started in 0 s" in server.log
+
+
+def _end(answer: HTTPResponse) -> tuple[bool, float]:
+    """Whether a stream came to its end, and when it ended."""
+    try:
+        told = answer.read()
+    except OSError:
+        told = b""
+    except Exception as error:  # http.client's, of an answer that breaks off
+        told = repr(error).encode()
+    return told.endswith(b"data: [DONE]\n\n"), time.monotonic()
+
+
+def test_while_the_only_worker_is_replaced_clients_are_told(tmp_path: Path):
+    with serving(tmp_path, BRIGANTINE_WORKERS="1") as server:
+        workers(server)[0].kill()
+
+        assert until(lambda: httpx.get(f"{server.url}/readyz", timeout=2).status_code == 503, 2)
+        with asking(server, "POST", "/v1/models/mnist/generate", seed=1) as made:
+            assert b"lost its workers" in made.peek()
+            refused(made)
+        assert until(lambda: httpx.get(f"{server.url}/readyz", timeout=2).status_code == 200)
+
+
+def test_a_service_of_which_no_worker_can_live_ends(tmp_path: Path):
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    plugin_file(folder, "ink", f"import os\nos.kill(os.getpid(), 9)\n{textwrap.dedent(GOOD)}")
+    tiny_model(folder / "models", "blots", plugin="ink")
+
+    with launching(tmp_path, BRIGANTINE_PLUGINS_DIR=str(folder), BRIGANTINE_WORKERS="3") as server:
+        assert server.process.wait(30) == 1
+    assert "the start has failed" in server.log
+    assert "Traceback" not in server.log
+
+
+def test_workers_end_with_their_supervisor(tmp_path: Path):
+    with serving(tmp_path, BRIGANTINE_WORKERS="1") as server:
+        [worker] = workers(server)
+        server.process.kill()
+
+        worker.wait(5)
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(f"{server.url}/livez")
+
+
+def test_all_that_it_writes_is_in_the_folder_for_temporary_files(tmp_path: Path):
+    """As in a container whose root is read-only."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    env = {"HOME": "/proc/nowhere", "TMPDIR": str(temporary), "BENTOML_HOME": str(temporary / "bentoml")}
+    (tmp_path / "bentoml").mkdir()
+    with serving(tmp_path, **env) as server:
+        assert httpx.post(f"{server.url}/v1/models/mnist/generate", json={}).status_code == 200
+    assert server.process.returncode == 0
+    assert not any((tmp_path / "bentoml").iterdir())
+    assert sorted(os.listdir(temporary)) == ["bentoml"], "what is not BentoML's is gone with the service"
