@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: serve test check fix scores bench bench-text soak gpu bento deploy-check clean
+.PHONY: serve test check fix scores bench bench-text soak gpu bento image image-gpu image-test plugin-image deploy-check clean
 
 serve: $(VENV)/.serve  ## Serve the models that are there; the shipped `mnist` always is.
 	$(BIN)/brigantine serve --host $(HOST) --port $(PORT)
@@ -48,6 +48,18 @@ gpu: $(VENV)/.serve  ## Swap ONNX Runtime for its CUDA build; `make clean` undoe
 
 bento: $(VENV)/.serve  ## Pack the service into a Bento.
 	$(BIN)/bentoml build
+
+image: $(VENV)/.serve  ## Build the container image `brigantine`, with docker or podman.
+	deploy/image/build cpu brigantine
+
+image-gpu: $(VENV)/.serve  ## Build `brigantine:gpu`, for CUDA.
+	deploy/image/build cuda brigantine:gpu
+
+image-test: $(VENV)/.test  ## Build the image and hold its container to what docs/deploy.md promises.
+	deploy/image/test
+
+plugin-image:  ## Add a plugin to the image: PLUGIN=./my-plugin makes `brigantine:my-plugin`.
+	deploy/image/plugin "$(PLUGIN)" "brigantine:$(notdir $(abspath $(PLUGIN)))"
 
 deploy-check: $(VENV)/.test  ## Hold what is in deploy/ against its schemas and against the product.
 	$(BIN)/python deploy/check.py
