@@ -52,6 +52,19 @@ def workers(server: Server) -> list[psutil.Process]:
     return psutil.Process(server.process.pid).children()
 
 
+def streams_of_all(server: Server, clients: ExitStack) -> list[HTTPResponse]:
+    """At least eight streams, some from each worker: which one takes a connection is chance."""
+    streams: list[HTTPResponse] = []
+    while len(streams) < 8 or not all(map(_is_connected, workers(server))):
+        assert len(streams) < 64, "a worker that takes no connection"
+        streams.append(clients.enter_context(stream(server, 100, 0.05)))
+    return streams
+
+
+def _is_connected(worker: psutil.Process) -> bool:
+    return any(one.status == psutil.CONN_ESTABLISHED for one in worker.net_connections("tcp"))
+
+
 def refused(answer: HTTPResponse) -> None:
     """It is 503, says why and when to come again, and keeps no connection."""
     body = answer.read()
@@ -143,15 +156,16 @@ def test_a_worker_that_is_killed_fails_its_clients_at_once_and_is_replaced_in_a_
     with serving(tmp_path, **env) as server, ExitStack() as clients:
         assert until(lambda: server.log.count("model prose: serving") == 2)
         before = workers(server)
-        streams = [clients.enter_context(stream(server, 100, 0.05)) for _ in range(8)]
+        streams = streams_of_all(server, clients)
         in_flight = f"{server.url}/metrics"
-        assert until(lambda: 'brigantine_in_flight{model="prose"} 8.0' in httpx.get(in_flight).text)
+        said = f'brigantine_in_flight{{model="prose"}} {len(streams)}.0'
+        assert until(lambda: said in httpx.get(in_flight).text)
 
         before[0].kill()
         begin = time.monotonic()
-        with ThreadPoolExecutor(8) as readers:
+        with ThreadPoolExecutor(len(streams)) as readers:
             ends = list(readers.map(_end, streams))
-        assert 0 < sum(not whole for whole, _ in ends) < 8
+        assert 0 < sum(not whole for whole, _ in ends) < len(streams)
         assert all(whole or ended_s - begin < 1 for whole, ended_s in ends)
         assert until(lambda: len(workers(server)) == 2 and before[0] not in workers(server), 3)
         assert until(lambda: server.log.count("model prose: serving") == 3)
