@@ -1,0 +1,16 @@
+"""What was measured, for the end of the run: a figure beside its limit, whether it keeps to it or not."""
+
+from __future__ import annotations
+
+FIGURES: list[str] = []
+
+
+def at_most(what: str, value: float, limit: float, unit: str) -> None:
+    """Keep the figure, and fail when it is beyond its limit."""
+    FIGURES.append(f"{what}: {value:.1f} {unit}, at most {limit:g}")
+    assert value <= limit, FIGURES[-1]
+
+
+def beside(what: str, value: float, unit: str) -> None:
+    """Keep a figure that has no limit and explains another."""
+    FIGURES.append(f"{what}: {value:.1f} {unit}")
