@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -83,10 +84,10 @@ class Container(Server):
         return self.log.count("model mnist: serving") == starts
 
     def workers(self) -> set[int]:
-        """Their process ids as seen in the container: the children of the first process."""
+        """Their process ids as seen in the container: the children of the first process, but for the nest."""
         stats = self.run("sh", "-c", "cat /proc/[0-9]*/stat 2>/dev/null; true").splitlines()
-        # 7 (python) S 1 ...: what is in brackets may have blanks.
-        return {int(line.split()[0]) for line in stats if line.rpartition(")")[2].split()[1] == "1"}
+        found = [re.fullmatch(r"(\d+) \((.*)\) \S (\d+) .*", line) for line in stats]
+        return {int(one[1]) for one in found if one and one[3] == "1" and one[2] != "nest"}
 
 
 @contextmanager
