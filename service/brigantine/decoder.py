@@ -87,6 +87,11 @@ class Decoder:
         """The share of the cache that sequences fill, from 0 to 1, as it is told while another thread may use it."""
         return self._slots.used  # a metric, for which nobody waits until a step has run
 
+    def forget(self) -> None:
+        """Keep nothing of sequences that have ended."""
+        with self._lock:
+            self._slots.forget()
+
     def place(self, tokens: Sequence[int], reuse: bool = True) -> tuple[Place, int] | None:
         """A place for a sequence, and how many tokens of its prompt need not be read; None: all are taken.
 

@@ -106,6 +106,9 @@ class Cache(Protocol):
         """The share that is used, from 0 to 1."""
         ...
 
+    def forget(self) -> None:
+        """Keep nothing of sequences that have ended, and give its memory back."""
+
 
 class Session:
     """A model's graph, ready to run on one device. `run` may be called from several threads at once."""
@@ -204,6 +207,11 @@ class Session:
     def attach(self, cache: Cache) -> None:
         """What of this session's cache is used shall be asked here."""
         self._cache = cache
+
+    def forget(self) -> None:
+        """Let the cache, where there is one, keep nothing of what has ended."""
+        if self._cache is not None:
+            self._cache.forget()
 
     @property
     def cache_used(self) -> float | None:

@@ -7,7 +7,10 @@ that had it, and the next sequence with the same beginning need not be read from
 from __future__ import annotations
 
 import itertools
+import math
+import mmap
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 from weakref import ReferenceType, ref
 
@@ -37,8 +40,14 @@ class Slots:
     def __init__(
         self, layers: int, slots: int, shape: tuple[int, int, int], dtype: DTypeLike, chunk: int
     ) -> None:
+        whole = layers, slots, *shape
         # Pages that nobody has written to take no memory yet.
-        self.tensors: NDArray[Any] = np.zeros((layers, slots, *shape), dtype)
+        self._memory = mmap.mmap(
+            -1, math.prod(whole) * np.dtype(dtype).itemsize, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        )
+        with suppress(OSError):  # a kernel without
+            self._memory.madvise(mmap.MADV_HUGEPAGE)  # as numpy does for what is so large
+        self.tensors: NDArray[Any] = np.ndarray(whole, dtype, self._memory)
         """[layers, slots, heads, tokens, head_dim]"""
         self._chunk = chunk
         self._slot_of: dict[int, int] = {}  # by the identity of a place, which is its own while it lives
@@ -87,6 +96,13 @@ class Slots:
     def has_grown(self, place: Place, length: int) -> None:
         """The sequence has so many tokens by now."""
         self._filled[self._slot_of[id(place)]] = length
+
+    def forget(self) -> None:
+        """Give back the memory of what is kept for later, unless a sequence has a place."""
+        if all(map(self._is_free, range(len(self._owners)))):
+            self._memory.madvise(mmap.MADV_DONTNEED)  # it is zero from now on
+            self._beginnings = [()] * len(self._owners)
+            self._filled = [0] * len(self._owners)
 
     def gather(self, places: Sequence[Place]) -> list[int]:
         """Let these sequences have the first slots, beside each other; gives the slot of each."""

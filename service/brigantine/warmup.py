@@ -52,6 +52,7 @@ def warm_up(plugin: Plugin[Any], max_batch: int) -> Facts:
     """
     _render(plugin)
     invariant, tried = _invariant(plugin, min(max_batch, plugin.model.manifest.max_batch))
+    plugin.session.forget()
     return Facts(plugin.session.device, plugin.session.fell_back, invariant, tried)
 
 

@@ -4,6 +4,7 @@ import gc
 from dataclasses import dataclass, field
 
 import numpy as np
+import psutil
 import pytest
 from brigantine.slots import Place, Slots
 from hypothesis import given, settings
@@ -61,6 +62,7 @@ actions = st.one_of(
     st.tuples(st.just("begin"), st.lists(st.integers(1, 2), min_size=1, max_size=10)),
     st.tuples(st.just("grow"), st.integers(0, 9)),
     st.tuples(st.just("leave"), st.integers(0, 9)),
+    st.tuples(st.just("forget"), st.none()),
     st.tuples(st.just("gather"), st.sets(st.integers(0, 2), min_size=1)),
 )
 
@@ -76,6 +78,8 @@ def test_every_sequence_keeps_what_is_its_own(several: list):
             if begun is not None:
                 running.append(begun[0])
             del begun
+        elif kind == "forget":
+            cache.slots.forget()
         elif not running:
             continue
         elif kind == "grow" and running[what % len(running)].length < CONTEXT:
@@ -112,6 +116,28 @@ def test_the_last_token_is_always_read_and_what_was_made_is_never_reused():
     del held
     assert cache.begin([1, 1, 1, 1])[1] == 0  # type: ignore[index]
     assert cache.begin([1, 1, 1, 1, 5, 5, 5, 5, 1])[1] == 4  # type: ignore[index]
+
+
+def test_what_is_forgotten_is_read_again_and_takes_no_memory():
+    slots = Slots(2, 3, (1, 1 << 20, 1), np.float32, CHUNK)
+    size = slots.tensors.nbytes
+
+    def taken() -> int:
+        return psutil.Process().memory_info().rss - before
+
+    before = psutil.Process().memory_info().rss
+    slots.tensors[:] = 1
+    held, _ = slots.take([1] * 9, reuse=True)  # type: ignore[misc]
+    slots.has_read(held, [1] * 9)
+    slots.forget()
+    assert slots.tensors.all() and taken() > size / 2, "somebody has a place in it"
+    del held
+
+    slots.forget()
+
+    assert taken() < size / 10
+    assert slots.take([1] * 9, reuse=True)[1] == 0  # type: ignore[index]
+    assert not slots.tensors.any()
 
 
 def test_one_may_ask_to_read_all_of_it():

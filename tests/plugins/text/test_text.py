@@ -54,6 +54,13 @@ def refused(engine: Engine, **body: Any) -> str:
     return str(error.value)
 
 
+def test_nothing_is_kept_of_the_warm_up(tmp_path: Path):
+    scribble_model(tmp_path)
+    engine = Engine.start(Settings(models_dir=tmp_path), only="scribble")
+    assert not plugin_of(engine, "scribble").decoder._slots.tensors.any()
+    engine.close()
+
+
 def test_a_text_has_as_many_tokens_as_are_wanted(engine: Engine):
     made = one(engine, prompt="tea", max_tokens=7, seed=1)
     assert made.type == "text/plain; charset=utf-8"
