@@ -19,7 +19,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx
-import psutil
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
@@ -117,7 +116,7 @@ def killed(home: Path, seconds: float, requests: int) -> tuple[str, bool]:
         with load([replicas.address], _CLIENTS) as (account, _):
             time.sleep(_STEADY_S)
             begin = time.monotonic()
-            psutil.Process(server.process.pid).children()[0].kill()
+            server.workers[0].kill()
             is_back = until(lambda: server.log.count("Completed startup hook") == 3, 60)
             back_s = time.monotonic() - begin
             time.sleep(_STEADY_S)
@@ -135,7 +134,7 @@ def counts(home: Path, seconds: float, requests: int) -> tuple[str, bool]:
         assert until(lambda: server.log.count("Completed startup hook") == 4, 60)
         with Watcher(server) as watcher, load([server.url[7:]], _CLIENTS, limit=requests) as (account, wait):
             assert until(lambda: account.asked > requests // 2, 3600)
-            psutil.Process(server.process.pid).children()[0].kill()
+            server.workers[0].kill()
             wait()
         made = watcher.answered()
     answered, broken = account.statuses[200], len(account.broken)

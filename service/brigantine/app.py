@@ -30,6 +30,7 @@ from .api import Entry, Host
 from .drain import Drain, end_with_parent, leaving_at_once
 from .engine import Engine
 from .errors import BrigantineError
+from .nest import Nest
 from .preflight import CHECKED, preflight
 from .reload import follow
 from .settings import Settings, cores
@@ -39,6 +40,16 @@ from .supervisor import supervised
 __all__ = ["Brigantine", "preflight"]
 
 log = logging.getLogger("brigantine")
+
+_WORKERS_NEED = (
+    "_bentoml_impl.server.app",
+    "uvicorn.lifespan.on",
+    "uvicorn.protocols.http.httptools_impl",
+    "uvloop",
+    "numpy.random",
+    "tokenizers",
+)
+"""Beside what this file imports. `prometheus_client` must not be among them; see `brigantine.metrics`."""
 
 _host = Host()
 
@@ -136,7 +147,9 @@ class Brigantine:
         shared = Shared.create()
         atexit.register(shutil.rmtree, shared.folder, ignore_errors=True)
         has_tls = BentoMLContainer.ssl.enabled.get()  # which the doorman does not speak
-        circus.Arbiter = supervised(circus.Arbiter, Settings.read(), shared, doorman=not has_tls)
+        circus.Arbiter = supervised(
+            circus.Arbiter, Settings.read(), shared, Nest(_WORKERS_NEED), doorman=not has_tls
+        )
 
     @bentoml.on_startup
     def start(self) -> None:
@@ -204,7 +217,10 @@ def _pass_preflight() -> None:
 
 
 def _log_to_stderr() -> None:
-    """BentoML configures its own loggers only; ours get one handler, once."""
+    """BentoML configures its own loggers only, and disables those that are there; ours get one handler, once."""
+    for name, logger in logging.root.manager.loggerDict.items():
+        if isinstance(logger, logging.Logger) and name.split(".")[0] == log.name:
+            logger.disabled = False
     if not log.handlers:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s %(message)s"))

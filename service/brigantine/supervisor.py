@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from .doorman import Doorman
 from .errors import SettingsInvalid
+from .hatchling import hatching
+from .nest import Nest
 from .settings import Settings
 from .shared import Shared
 
@@ -37,16 +39,19 @@ _ASKED = {0, -signal.SIGTERM, -signal.SIGINT}
 """How a worker ends that was asked to."""
 
 
-def supervised(base: type[Any], settings: Settings, shared: Shared, doorman: bool = True) -> type[Any]:
+def supervised(
+    base: type[Any], settings: Settings, shared: Shared, nest: Nest, doorman: bool = True
+) -> type[Any]:
     """BentoML's class of supervisors, `base`, made to look after its workers as this service needs it.
 
     Args:
         base: `bentoml._internal.utils.circus.Arbiter`.
         settings: how long a drain may last.
         shared: what the workers share.
+        nest: what they are forked of.
         doorman: whether someone is to answer while none of them does.
     """
-    known = {"settings": settings, "shared": shared, "has_doorman": doorman}
+    known = {"settings": settings, "shared": shared, "nest": nest, "has_doorman": doorman}
     return type("Supervisor", (_Supervision, base), known)
 
 
@@ -73,6 +78,7 @@ else:
 class _Supervision(_Arbiter):
     settings: Settings
     shared: Shared
+    nest: Nest
     has_doorman: bool
 
     def __init__(self, watchers: list[Any], *args: Any, **kwargs: Any) -> None:
@@ -83,6 +89,7 @@ class _Supervision(_Arbiter):
             watcher.respawn = True  # BentoML would not, in a container
             watcher.graceful_timeout = self.settings.drain_seconds + _GRACE_S
             watcher.hooks["after_reap"] = self._nurse.ended
+            watcher.__class__ = hatching(watcher.__class__, self.nest)
 
     def initialize(self) -> None:
         """Open the socket."""

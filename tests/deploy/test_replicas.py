@@ -65,12 +65,12 @@ class Replica:
     def workers(self) -> set[int]:
         assert self._process is not None
         listed = subprocess.run(
-            ["ps", "--ppid", str(self._process.pid), "-o", "pid=,args="],
+            ["ps", "--ppid", str(self._process.pid), "-o", "pid=,comm="],
             capture_output=True,
             text=True,
             check=True,
         )
-        return {int(line.split()[0]) for line in listed.stdout.splitlines() if "worker.service" in line}
+        return {int(line.split()[0]) for line in listed.stdout.splitlines() if line.split()[1] == "worker"}
 
 
 @pytest.fixture

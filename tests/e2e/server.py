@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psutil
 
 BIN = Path(sys.executable).parent
 
@@ -29,6 +30,17 @@ class Server:
     @property
     def log(self) -> str:
         return self.log_path.read_text()
+
+    @property
+    def workers(self) -> list[psutil.Process]:
+        """The processes that answer."""
+        return [one for one in psutil.Process(self.process.pid).children() if one.name() != "nest"]
+
+    @property
+    def nest(self) -> psutil.Process:
+        """The process of which workers are forked."""
+        [nest] = [one for one in psutil.Process(self.process.pid).children() if one.name() == "nest"]
+        return nest
 
     @property
     def crashes(self) -> list[str]:

@@ -48,14 +48,10 @@ def stream(server: Server, tokens: int, pace_s: float) -> AbstractContextManager
     )
 
 
-def workers(server: Server) -> list[psutil.Process]:
-    return psutil.Process(server.process.pid).children()
-
-
 def streams_of_all(server: Server, clients: ExitStack) -> list[HTTPResponse]:
     """At least eight streams, some from each worker: which one takes a connection is chance."""
     streams: list[HTTPResponse] = []
-    while len(streams) < 8 or not all(map(_is_connected, workers(server))):
+    while len(streams) < 8 or not all(map(_is_connected, server.workers)):
         assert len(streams) < 64, "a worker that takes no connection"
         streams.append(clients.enter_context(stream(server, 100, 0.05)))
     return streams
@@ -155,7 +151,7 @@ def test_a_worker_that_is_killed_fails_its_clients_at_once_and_is_replaced_in_a_
     }
     with serving(tmp_path, **env) as server, ExitStack() as clients:
         assert until(lambda: server.log.count("model prose: serving") == 2)
-        before = workers(server)
+        before = server.workers
         streams = streams_of_all(server, clients)
         in_flight = f"{server.url}/metrics"
         said = f'brigantine_in_flight{{model="prose"}} {len(streams)}.0'
@@ -167,12 +163,12 @@ def test_a_worker_that_is_killed_fails_its_clients_at_once_and_is_replaced_in_a_
             ends = list(readers.map(_end, streams))
         assert 0 < sum(not whole for whole, _ in ends) < len(streams)
         assert all(whole or ended_s - begin < 1 for whole, ended_s in ends)
-        assert until(lambda: len(workers(server)) == 2 and before[0] not in workers(server), 3)
+        assert until(lambda: len(server.workers) == 2 and before[0] not in server.workers, 3)
         assert until(lambda: server.log.count("model prose: serving") == 3)
         assert until(lambda: 'brigantine_in_flight{model="prose"} 0.0' in httpx.get(in_flight).text), (
             "a dead gauge"
         )
-        assert before[1] in workers(server)
+        assert before[1] in server.workers
         assert "ended (SIGKILL); another one is started in 0 s" in server.log
 
 
@@ -189,13 +185,25 @@ def _end(answer: HTTPResponse) -> tuple[bool, float]:
 
 def test_while_the_only_worker_is_replaced_clients_are_told(tmp_path: Path):
     with serving(tmp_path, BRIGANTINE_WORKERS="1") as server:
-        workers(server)[0].kill()
+        server.workers[0].kill()
 
         assert until(lambda: httpx.get(f"{server.url}/readyz", timeout=2).status_code == 503, 2)
         with asking(server, "POST", "/v1/models/mnist/generate", seed=1) as made:
             assert b"lost its workers" in made.peek()
             refused(made)
         assert until(lambda: httpx.get(f"{server.url}/readyz", timeout=2).status_code == 200)
+
+
+def test_a_worker_is_replaced_although_the_nest_has_been_killed(tmp_path: Path):
+    with serving(tmp_path, BRIGANTINE_WORKERS="1") as server:
+        [before] = server.workers
+        server.nest.kill()
+        before.kill()
+
+        assert until(lambda: server.log.count("model mnist: serving") == 2), server.log
+        assert httpx.post(f"{server.url}/v1/models/mnist/generate", json={}).status_code == 200
+        assert before not in server.workers
+    assert server.process.returncode == 0
 
 
 def test_a_service_of_which_no_worker_can_live_ends(tmp_path: Path):
@@ -212,10 +220,12 @@ def test_a_service_of_which_no_worker_can_live_ends(tmp_path: Path):
 
 def test_workers_end_with_their_supervisor(tmp_path: Path):
     with serving(tmp_path, BRIGANTINE_WORKERS="1") as server:
-        [worker] = workers(server)
+        ends = [*server.workers, server.nest]
+        assert len(ends) == 2
         server.process.kill()
 
-        worker.wait(5)
+        gone, alive = psutil.wait_procs(ends, 5)
+        assert len(gone) == 2, alive
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{server.url}/livez")
 

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 
 from tests.e2e.server import BIN, Server, serving, until
@@ -70,9 +69,8 @@ def test_workers_count_as_one_and_one_that_is_killed_is_replaced(tmp_path: Path)
     answered = 'brigantine_requests_total{content="image",model="mnist",status="200"}'
 
     with serving(tmp_path, BRIGANTINE_WORKERS="2") as server:
-        supervisor = psutil.Process(server.process.pid)
         assert until(lambda: server.log.count("model mnist: serving") == 2)
-        workers = supervisor.children()
+        workers = server.workers
         assert len(workers) == 2
 
         def ask() -> int:
@@ -82,7 +80,7 @@ def test_workers_count_as_one_and_one_that_is_killed_is_replaced(tmp_path: Path)
         assert metric(server, answered) == 20
         workers[0].kill()
         assert until(lambda: server.log.count("model mnist: serving") == 3), server.log
-        assert workers[1] in supervisor.children()
+        assert workers[1] in server.workers
         assert [ask() for _ in range(20)] == [200] * 20
         assert metric(server, answered) == 40
 

@@ -1,0 +1,167 @@
+"""Nest: a process that has imported what every worker needs, and of which workers are forked.
+
+A worker that is started by itself imports for a second, and keeps 60 MB of its own for that. One that is forked has it
+at once, and shares the memory. The nest has no event loop, no plugin, no model and no ONNX Runtime, which starts a
+thread as soon as it is imported; it ends with the supervisor.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import gc
+import importlib
+import os
+import pickle
+import runpy
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, NoReturn
+
+__all__ = ["Nest", "Order"]
+
+_PR_SET_NAME = 15
+_PR_SET_CHILD_SUBREAPER = 36
+_NAME, _WORKERS_NAME = b"nest", b"worker"
+"""Of the processes, for `ps -o comm`."""
+_MOST_BYTES = 1 << 18
+_TICK_S = 0.001
+
+
+class Order(NamedTuple):
+    """A worker as it would be started by itself: `python -m module ...`."""
+
+    arguments: Sequence[str]
+    """The module's name, and what it is given."""
+    environment: Mapping[str, str]
+    folder: str
+    listener: int
+    """The number by which it knows its socket."""
+
+
+class Nest:
+    """The nest, as the supervisor sees it.
+
+    Make one while this process has neither threads of its own nor an event loop.
+
+    Args:
+        modules: what to import there.
+    """
+
+    def __init__(self, modules: Iterable[str] = ()) -> None:
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # a worker is not the nest's child for long, but this process's
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        gc.collect()
+        gc.freeze()  # a collection writes to all that it looks at, which is shared until then
+        self.pid = os.fork()
+        if not self.pid:
+            ours.close()
+            _brood(theirs, modules)
+        theirs.close()
+        self._socket = ours
+
+    def hatch(self, order: Order) -> int | None:
+        """Fork a worker, and say its process's number; None when the nest has gone, or cannot."""
+        try:
+            socket.send_fds(self._socket, [pickle.dumps(order)], [order.listener])
+            return int(self._socket.recv(_MOST_BYTES))
+        except (OSError, ValueError):
+            return None
+
+
+def _brood(orders: socket.socket, modules: Iterable[str]) -> NoReturn:
+    """What the nest does until its supervisor has gone."""
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):  # both are the supervisor's to heed
+            signal.signal(number, signal.SIG_IGN)
+        _prctl(_PR_SET_NAME, ctypes.c_char_p(_NAME))
+        for module in modules:
+            importlib.import_module(module)
+        gc.freeze()
+        while True:
+            said, [*received], *_ = socket.recv_fds(orders, _MOST_BYTES, 1)
+            if not said:
+                break
+            orders.send(_fork(pickle.loads(said), orders, received[0]))
+            os.close(received[0])
+    except OSError:
+        pass  # the supervisor has gone
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(0)
+
+
+def _fork(order: Order, orders: socket.socket, listener: int) -> bytes:
+    """Fork a worker by way of a process that ends at once, so that it falls to the supervisor; its number."""
+    reading, writing = os.pipe()
+    between = os.fork()
+    if not between:
+        try:
+            between = os.getpid()
+            worker = os.fork()
+            if not worker:
+                os.close(reading)
+                os.close(writing)
+                orders.close()
+                while os.getppid() == between:
+                    time.sleep(_TICK_S)
+                _work(order, listener)
+            os.write(writing, b"%d" % worker)
+        finally:
+            os._exit(0)
+    os.waitpid(between, 0)
+    os.close(writing)
+    try:
+        return os.read(reading, _MOST_BYTES) or b"none"
+    finally:
+        os.close(reading)
+
+
+def _work(order: Order, listener: int) -> NoReturn:
+    """Be that worker."""
+    code = 1
+    try:
+        _settle(order, listener)
+        runpy.run_module(order.arguments[0], run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as leave:
+        code = leave.code if isinstance(leave.code, int) else int(leave.code is not None)
+        if isinstance(leave.code, str):
+            print(leave.code, file=sys.stderr)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        atexit._run_exitfuncs()  # pyright: ignore[reportPrivateUsage]
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(code)  # what the supervisor has begun is not this process's to end
+
+
+def _settle(order: Order, listener: int) -> None:
+    """Take what a process of its own would be given, and leave what the supervisor had."""
+    _prctl(_PR_SET_NAME, ctypes.c_char_p(_WORKERS_NAME))
+    atexit._clear()  # pyright: ignore[reportPrivateUsage]
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if listener != order.listener:
+        os.dup2(listener, order.listener)
+        os.close(listener)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.environ.clear()
+    os.environ.update(order.environment)
+    os.chdir(order.folder)
+    sys.argv[:] = order.arguments
+
+
+def _prctl(option: int, value: object) -> None:
+    ctypes.CDLL(None).prctl(option, value)
