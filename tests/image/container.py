@@ -83,7 +83,7 @@ class Container(Server):
         """Whether so many workers have loaded their models, those that are gone included."""
         return self.log.count("model mnist: serving") == starts
 
-    def workers(self) -> set[int]:
+    def worker_pids(self) -> set[int]:
         """Their process ids as seen in the container: the children of the first process, but for the nest."""
         stats = self.run("sh", "-c", "cat /proc/[0-9]*/stat 2>/dev/null; true").splitlines()
         found = [re.fullmatch(r"(\d+) \((.*)\) \S (\d+) .*", line) for line in stats]

@@ -78,7 +78,7 @@ def test_it_has_no_rights(container: Container):
 
 
 def test_a_worker_that_is_killed_is_replaced(container: Container):
-    before = container.workers()
+    before = container.worker_pids()
     assert len(before) == WORKERS
     [victim, *_] = sorted(before)
 
@@ -87,7 +87,7 @@ def test_a_worker_that_is_killed_is_replaced(container: Container):
     assert until(lambda: container.serving(WORKERS + 1)), container.log
     at_most("a worker that was killed is back", time.monotonic() - begin, 10, "s")
 
-    after = container.workers()
+    after = container.worker_pids()
     assert len(after) == WORKERS and victim not in after and len(before & after) == WORKERS - 1
     assert [made(container).status_code for _ in range(20)] == [200] * 20
 
