@@ -22,7 +22,7 @@ from .shared import Shared
 
 __all__ = ["Doorman"]
 
-_LOOK_S = 0.1
+_MOST_WORKERS = 4096
 _PATIENCE_S = 5.0
 """How long a client may take for its request."""
 _BACKLOG = 2048
@@ -38,39 +38,61 @@ class Doorman:
     """
 
     def __init__(self, listener: int, shared: Shared, waits_for_others: bool) -> None:
-        self.why = "the service is loading its models"
         self.opened = False
         """Whether a worker has ever answered."""
-        self.stopping = False
+        self._stopping = False
         self._listener = listener
         self._shared = shared
         self._waits_for_others = waits_for_others
+        self._ear = shared.listen()
         threading.Thread(target=lambda: asyncio.run(self._watch()), name="doorman", daemon=True).start()
 
     def stop(self) -> None:
         """The service stops."""
-        self.why = "the service is stopping"
-        self.stopping = True
+        self._stopping = True
+
+    @property
+    def why(self) -> str:
+        """Why no worker answers."""
+        if self._stopping:
+            return "the service is stopping"
+        if self.opened:
+            return "the service has lost its workers; others are loading its models"
+        return "the service is loading its models"
 
     async def _watch(self) -> None:
+        self._some, self._none = asyncio.Event(), asyncio.Event()
+        asyncio.get_running_loop().add_reader(self._ear, self._hear)
         while True:
-            if self._shared.anybody_answers():
-                if not self.opened:
-                    self.opened, self.why = (
-                        True,
-                        "the service has lost its workers; others are loading its models",
-                    )
-            elif self.stopping or not (self.opened and self._waits_for_others):
-                await self._stand_in()
-            await asyncio.sleep(_LOOK_S)
+            if self._stopping or not (self.opened and self._waits_for_others):
+                with self._shared.standing_in():
+                    await self._stand_in()
+            await self._some.wait()
+            await self._none.wait()
+
+    def _hear(self) -> None:
+        """A worker answers, or the last one that did has ended."""
+        if os.read(self._ear, _MOST_WORKERS):
+            self.opened = True
+            self._none.clear()
+            self._some.set()
+            return
+        loop, before = asyncio.get_running_loop(), self._ear
+        loop.remove_reader(before)
+        self._ear = self._shared.listen()
+        loop.add_reader(self._ear, self._hear)
+        os.close(before)
+        self._some.clear()
+        self._none.set()
 
     async def _stand_in(self) -> None:
         """Answer until a worker does."""
+        if self._some.is_set():
+            return
         door = socket.socket(fileno=os.dup(self._listener))
         door.setblocking(False)
         server = await asyncio.start_server(self._serve, sock=door, backlog=_BACKLOG)
-        while not self._shared.anybody_answers():  # noqa: ASYNC110 - no event says so across processes
-            await asyncio.sleep(_LOOK_S)
+        await self._some.wait()
         server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -71,7 +71,7 @@ class Drain:
         self._loop = asyncio.get_running_loop()
         self._server: Any = signal.getsignal(signal.SIGTERM)
         self._begun = False
-        self._lock = shared.answer()
+        self._answers = shared.answer()
         self._loop.add_signal_handler(signal.SIGTERM, self._begin)
 
     def _begin(self) -> None:
@@ -88,7 +88,7 @@ class Drain:
 
     def _close(self) -> None:
         """Leave the door to the other workers, or to the doorman."""
-        os.close(self._lock)
+        os.close(self._answers)
         if not callable(self._server):
             return
         config = getattr(getattr(self._server, "__self__", None), "config", None)  # uvicorn's

@@ -8,11 +8,17 @@ from __future__ import annotations
 import fcntl
 import os
 import tempfile
+import time
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 __all__ = ["Shared"]
 
 _VARIABLE = "_BRIGANTINE_SHARED_DIR"
+_TICK_S = 0.002
+_PATIENCE_S = 1.0
+"""How long a process waits for another one to stop answering in its place."""
 
 
 class Shared:
@@ -29,6 +35,7 @@ class Shared:
         self.cores = folder / "cores"
         """Which cores are used."""
         self._answering = folder / "answering"
+        self._door = folder / "door"
         self._stopping = folder / "stopping"
 
     @classmethod
@@ -36,7 +43,8 @@ class Shared:
         """A new one, which every process started from now on finds."""
         shared = cls(Path(tempfile.mkdtemp(prefix="brigantine-")))
         shared.counts.mkdir()
-        shared._answering.touch()
+        os.mkfifo(shared._answering)  # of which the kernel knows whether anybody has it open
+        shared._door.touch()
         os.environ[_VARIABLE] = str(shared.folder)
         return shared
 
@@ -46,21 +54,36 @@ class Shared:
         return cls(Path(os.environ[_VARIABLE])) if _VARIABLE in os.environ else None
 
     def answer(self) -> int:
-        """This process answers from now on, until it closes what this returns, or dies: the lock is the kernel's."""
-        lock = os.open(self._answering, os.O_RDWR)
-        fcntl.flock(lock, fcntl.LOCK_SH)
-        return lock
+        """This process answers from now on, until it closes what this returns, or dies.
 
-    def anybody_answers(self) -> bool:
-        """Whether any process does."""
-        lock = os.open(self._answering, os.O_RDWR)
+        Whoever answers in the place of the workers hears of it, and has stopped to before this returns.
+        """
+        told = os.open(self._answering, os.O_RDWR | os.O_NONBLOCK)
+        with suppress(BlockingIOError):  # it is full: nobody hears, and nobody stands in
+            os.write(told, b"!")
+        door = os.open(self._door, os.O_RDONLY)
+        deadline = time.monotonic() + _PATIENCE_S
+        while not _locked(door) and time.monotonic() < deadline:
+            time.sleep(_TICK_S)
+        os.close(door)
+        return told
+
+    def listen(self) -> int:
+        """What can be read where a process begins to answer, and is at its end when none does any more.
+
+        After an end it has to be opened anew.
+        """
+        return os.open(self._answering, os.O_RDONLY | os.O_NONBLOCK)
+
+    @contextmanager
+    def standing_in(self) -> Generator[None]:
+        """Within this, a process that begins to answer waits."""
+        door = os.open(self._door, os.O_RDONLY)
+        fcntl.flock(door, fcntl.LOCK_EX)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
+            yield
         finally:
-            os.close(lock)
-        return False
+            os.close(door)
 
     def stop(self) -> None:
         """The whole service stops."""
@@ -70,3 +93,11 @@ class Shared:
     def stopping(self) -> bool:
         """Whether the whole service stops, and not this process alone, in whose place another one comes."""
         return self._stopping.exists()
+
+
+def _locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

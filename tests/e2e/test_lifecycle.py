@@ -83,6 +83,29 @@ def test_while_it_loads_it_lives_and_says_that_it_is_not_ready(tmp_path: Path):
         assert httpx.post(f"{server.url}/v1/models/mnist/generate", json={}).status_code == 200
 
 
+def test_once_a_worker_has_answered_nobody_is_told_that_none_does(tmp_path: Path):
+    with launching(tmp_path, BRIGANTINE_WORKERS="2") as server, ThreadPoolExecutor(4) as clients:
+        assert until(lambda: _opened(server))
+        before = [one for several in clients.map(_asked, [server] * 4) for one in several]
+        first_s = min(ended_s for _, ended_s, status in before if status == 200)
+        after = [status for begun_s, _, status in before if begun_s > first_s]
+
+    assert len(after) > 20
+    assert set(after) == {200}
+    assert 503 in {status for _, _, status in before}
+
+
+def _asked(server: Server) -> list[tuple[float, float, int]]:
+    """When each of many requests, one after the other, began and ended, and with which status; the last 20 with 200."""
+    asked: list[tuple[float, float, int]] = []
+    while [status for _, _, status in asked[-20:]] != [200] * 20:
+        begin = time.monotonic()
+        with asking(server) as answer:
+            answer.read()
+        asked.append((begin, time.monotonic(), answer.status))
+    return asked
+
+
 def _opened(server: Server) -> bool:
     try:
         return httpx.get(f"{server.url}/livez").status_code == 200
@@ -200,7 +223,8 @@ def test_a_worker_is_replaced_although_the_nest_has_been_killed(tmp_path: Path):
         server.nest.kill()
         before.kill()
 
-        assert until(lambda: server.log.count("model mnist: serving") == 2), server.log
+        assert until(lambda: httpx.get(f"{server.url}/readyz", timeout=2).status_code == 503, 2)
+        assert until(lambda: httpx.get(f"{server.url}/readyz", timeout=2).status_code == 200)
         assert httpx.post(f"{server.url}/v1/models/mnist/generate", json={}).status_code == 200
         assert before not in server.workers
     assert server.process.returncode == 0
