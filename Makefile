@@ -10,7 +10,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export BENTOML_DO_NOT_TRACK := True
 
-.PHONY: serve test check fix scores bench bench-text soak gpu bento image image-gpu image-test plugin-image deploy-check clean
+.PHONY: serve test check fix scores bench bench-text soak lifecycle gpu bento image image-gpu image-test plugin-image deploy-check clean
 
 serve: $(VENV)/.serve  ## Serve the models that are there; the shipped `mnist` always is.
 	$(BIN)/brigantine serve --host $(HOST) --port $(PORT)
@@ -40,6 +40,9 @@ bench-text: $(VENV)/.test  ## Text beside transformers and onnxruntime-genai, so
 
 soak: $(VENV)/.test  ## What only time shows, some 6 minutes: memory, rest, overload; needs wrk.
 	$(BIN)/python benchmarks/soak.py --home $(BENCH_HOME)
+
+lifecycle: $(VENV)/.test  ## Restarts and kills under load, and what is counted then, some 3 minutes; needs haproxy.
+	$(BIN)/python benchmarks/lifecycle.py
 
 gpu: $(VENV)/.serve  ## Swap ONNX Runtime for its CUDA build; `make clean` undoes it.
 	$(BIN)/pip uninstall --quiet --yes onnxruntime onnxruntime-gpu

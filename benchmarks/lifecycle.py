@@ -1,4 +1,4 @@
-"""What an orchestrator and its clients count on, some 5 minutes: replicas restarted and killed under load, counters.
+"""What an orchestrator and its clients count on, some 3 minutes: replicas restarted and killed under load, counters.
 
     python benchmarks/lifecycle.py [--only counts,killed,rolling] [--seconds 60] [--requests 100000]
 
