@@ -28,6 +28,8 @@ _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _NAME, _WORKERS_NAME = b"nest", b"worker"
 """Of the processes, for `ps -o comm`."""
+_PATIENCE_S = 60.0
+"""How long the nest may take for a worker, its own imports before the first one included."""
 _MOST_BYTES = 1 << 18
 _TICK_S = 0.001
 
@@ -64,14 +66,16 @@ class Nest:
             ours.close()
             _brood(theirs, modules)
         theirs.close()
+        ours.settimeout(_PATIENCE_S)
         self._socket = ours
 
     def hatch(self, order: Order) -> int | None:
-        """Fork a worker, and say its process's number; None when the nest has gone, or cannot."""
+        """Fork a worker, and say its process's number; None when the nest cannot, or could not before."""
         try:
             socket.send_fds(self._socket, [pickle.dumps(order)], [order.listener])
             return int(self._socket.recv(_MOST_BYTES))
         except (OSError, ValueError):
+            self._socket.close()  # what it says later would answer another order
             return None
 
 
@@ -86,7 +90,7 @@ def _brood(orders: socket.socket, modules: Iterable[str]) -> NoReturn:
         gc.freeze()
         while True:
             said, [*received], *_ = socket.recv_fds(orders, _MOST_BYTES, 1)
-            if not said:
+            if not said or _has_hung_up(orders):
                 break
             orders.send(_fork(pickle.loads(said), orders, received[0]))
             os.close(received[0])
@@ -96,6 +100,14 @@ def _brood(orders: socket.socket, modules: Iterable[str]) -> NoReturn:
         traceback.print_exc()
     finally:
         os._exit(0)
+
+
+def _has_hung_up(orders: socket.socket) -> bool:
+    """Whether nobody would know of a worker, having waited for it too long."""
+    try:
+        return not orders.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
 
 
 def _fork(order: Order, orders: socket.socket, listener: int) -> bytes:

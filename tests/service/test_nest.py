@@ -11,8 +11,11 @@ from typing import Any
 import pytest
 
 SUPERVISOR = """
-    import atexit, json, os, socket, sys
+    import atexit, json, os, signal, socket, sys, time
+    from brigantine import nest as module
     from brigantine.nest import Nest, Order
+
+    module._PATIENCE_S = 1.0
 
     atexit.register(print, "the supervisor's last word")
     nest = Nest(["wave"])
@@ -22,8 +25,18 @@ SUPERVISOR = """
     pid = nest.hatch(order)
     waited, status = os.waitpid(pid, 0)
     print(json.dumps({"own": os.getpid(), "nest": nest.pid, "pid": pid, "code": os.waitstatus_to_exitcode(status)}))
-    os.kill(nest.pid, 9)
-    assert nest.hatch(order) is None
+
+    os.kill(nest.pid, signal.SIGSTOP)
+    begin = time.monotonic()
+    assert nest.hatch(order) is None, "a nest that does not answer"
+    os.kill(nest.pid, signal.SIGCONT)
+    assert nest.hatch(order) is None, "nor is it asked again"
+    assert 0.5 < time.monotonic() - begin < 5
+    os.waitpid(nest.pid, 0)  # it ends, with nobody to serve
+
+    gone = Nest()
+    os.kill(gone.pid, signal.SIGKILL)
+    assert gone.hatch(order) is None
 """
 WORKER = """
     import atexit, json, os, signal, socket, sys
