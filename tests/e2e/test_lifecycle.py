@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import textwrap
 import time
 from collections.abc import Iterator
@@ -144,6 +145,24 @@ def test_a_stop_finishes_what_is_under_way_and_refuses_what_is_new(tmp_path: Pat
         assert all(one.endswith(b"data: [DONE]\n\n") and b'"error"' not in one for one in told)
         assert server.process.wait(10) == 0
     assert server.crashes == []
+
+
+def test_a_client_that_does_not_read_a_stream_has_hung_up_before_it_is_all_made(tmp_path: Path):
+    env = {"BRIGANTINE_PLUGINS_DIR": str(typist_model(tmp_path / "plugins")), "BRIGANTINE_WORKERS": "1"}
+    body = json.dumps({"model": "prose", "max_tokens": 500, "pace_s": 0.03, "logprobs": 5, "stream": True})
+    with serving(tmp_path, **env) as server, socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        host, _, port = server.url.removeprefix("http://").partition(":")
+        client.connect((host, int(port)))
+        head = f"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+        client.sendall(f"{head}{body}".encode())
+        begin = time.monotonic()
+
+        in_flight = 'brigantine_in_flight{model="prose"} '
+        assert until(lambda: f"{in_flight}1.0" in httpx.get(f"{server.url}/metrics").text)
+        assert until(lambda: f"{in_flight}0.0" in httpx.get(f"{server.url}/metrics").text, 20)
+        assert time.monotonic() - begin < 500 * 0.03
+        assert '{content="text",model="prose",status="499"} 1.0' in httpx.get(f"{server.url}/metrics").text
 
 
 def test_what_is_not_finished_in_time_is_given_up(tmp_path: Path):

@@ -12,9 +12,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from random import getrandbits
+from typing import Any
 from urllib.parse import quote
 
 from starlette.requests import ClientDisconnect, Request
@@ -26,6 +29,7 @@ from ..errors import NotReady
 from . import admin, chat, completions, generations, native
 from .http import as_ours, error_response
 from .routes import Router
+from .stream import EVENTS
 
 __all__ = ["Entry", "Host"]
 
@@ -33,6 +37,8 @@ access = logging.getLogger("brigantine.access")
 
 _GONE = 499
 """Nobody is there to read a status; nginx's word for it, for the log."""
+_STREAM_BUFFER = 1 << 15
+"""Bytes of a stream that may wait for its client here, and twice as many in the kernel, which doubles the number."""
 _TO_THE_LAST = {"/livez", "/metrics"}
 """What is answered while the service stops."""
 _SANE_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -110,11 +116,27 @@ class _Answer:
             message["headers"] = [*message["headers"], (b"x-request-id", self.request_id.encode())]
             if self._host.stopping:
                 message["headers"].append((b"connection", b"close"))
+            if (b"content-type", EVENTS.encode()) in message["headers"]:
+                self._keep_little()
         await self._send(message)
 
+    def _keep_little(self) -> None:
+        """Else some megabytes of a stream would go out before anybody knew that its client does not read."""
+        transport = self._transport
+        if transport is None or (connection := transport.get_extra_info("socket")) is None:
+            return
+        with suppress(OSError):  # it has just been closed
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _STREAM_BUFFER)
+        transport.set_write_buffer_limits(_STREAM_BUFFER)
+
+    @property
+    def _transport(self) -> Any:
+        """The connection, for what ASGI has no word for; None with another server than uvicorn."""
+        return getattr(getattr(self._send, "__self__", None), "transport", None)
+
     async def abandon(self) -> None:
-        """Nobody reads it any more. What has been sent of it must not wait for that, but ASGI has no word for it."""
-        transport = getattr(getattr(self._send, "__self__", None), "transport", None)  # uvicorn's
+        """Nobody reads it any more. What has been sent of it must not wait for that."""
+        transport = self._transport
         if self.status and transport is not None:
             transport.abort()
             await asyncio.sleep(0)  # uvicorn hears of it before it misses the rest

@@ -56,6 +56,9 @@ class Wire:
             self.bodies.append(message["body"])
             self.complete = not message.get("more_body", False)
 
+    def get_extra_info(self, name: str) -> None:
+        """It has no socket."""
+
     def abort(self) -> None:
         self.aborted = True
 
