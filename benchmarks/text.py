@@ -180,7 +180,8 @@ def run(bench: Bench, home: Path, rounds: int) -> None:
     with (
         writing(commands, home) as workers,
         serving(bench.model, home) as (port, _),
-        serving(bench.model, home, 1) as (alone, _),
+        # Each part as it is made: else what waits for the next piece would hide what waits for a step.
+        serving(bench.model, home, 1, BRIGANTINE_STREAM_INTERVAL_S="0") as (alone, _),
     ):
         bench.write("run", **facts(bench, workers), rounds=rounds)
         check_greedy(bench, workers, port)

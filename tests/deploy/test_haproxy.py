@@ -204,8 +204,9 @@ def test_a_stream_comes_part_by_part(proxy: Proxy):
     connection.close()
 
 
-def test_the_metrics_of_a_replica_are_not_published(proxy: Proxy):
-    answer = request(proxy.balancer.port, "GET", "/metrics")
+@pytest.mark.parametrize("path", ["/metrics", "/%6detrics", "/metrics?x=1"])
+def test_the_metrics_of_a_replica_are_not_published(proxy: Proxy, path: str):
+    answer = request(proxy.balancer.port, "GET", path)
 
     assert answer.status == 404
     assert json.loads(answer.body)["error"]["code"] == "not_found"

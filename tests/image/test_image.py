@@ -29,12 +29,12 @@ def test_its_labels_say_what_it_is():
         for name, value in inspect("image", IMAGE)["Config"]["Labels"].items()
     }
     head = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
     )
 
     assert labels["title"] == "brigantine-cpu"
     assert labels["version"] == version("brigantine")
-    assert labels["revision"] == head.stdout.strip()
+    assert labels["revision"] == (head.stdout.strip() or "unknown")
     assert labels["licenses"] == "Apache-2.0"
     assert labels["description"]
     age = datetime.now(timezone.utc) - datetime.fromisoformat(labels["created"].replace("Z", "+00:00"))

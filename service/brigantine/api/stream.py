@@ -29,8 +29,7 @@ __all__ = ["EVENTS", "Orders", "Script", "Stream", "event", "run"]
 EVENTS = "text/event-stream"
 _STALLED_S = 5.0
 """How long a client may leave what was sent unread, once all buffers on the way to it are full."""
-_PACE_S = 0.01
-"""The least time between two pieces that bring no row's end: to send one costs more than to make some tokens."""
+_SLICE = 1 << 15
 _HEADERS = [
     (b"content-type", EVENTS.encode()),
     (b"cache-control", b"no-cache"),
@@ -115,7 +114,7 @@ class Stream(Response):
         self._script = script
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        feed = _Feed()
+        feed = _Feed(engine_of(self._request).settings.stream_interval_s)
         calls = _Calls(self._request, self._orders, feed)
         try:
             await self._tell(scope, send, calls, feed)
@@ -141,7 +140,7 @@ class Stream(Response):
             if not begun:
                 await _sent(send, {"type": "http.response.start", "status": 200, "headers": [*_HEADERS]})
                 begun = True
-            await _sent(send, {"type": "http.response.body", "body": b"".join(said), "more_body": more})
+            await _sent_body(send, b"".join(said), more)
 
     def _said(self, index: int, media: Media, shown: int | None) -> bytes:
         if shown is None:
@@ -150,14 +149,19 @@ class Stream(Response):
 
 
 class _Feed:
-    """What the generations of one request have shown, until it is sent."""
+    """What the generations of one request have shown, until it is sent.
 
-    def __init__(self) -> None:
+    Args:
+        interval_s: how long what ends no row waits after what was sent before.
+    """
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
         self._parts: list[tuple[int, Media, int | None]] = []
         self._open: dict[int, int] = {}  # where among them each row's next part may go as well
         self._shown: dict[int, int] = {}  # bytes of each row
         self._news = asyncio.Event()
-        self._taken_s = -_PACE_S
+        self._taken_s = -interval_s
         self._timer: asyncio.TimerHandle | None = None
 
     def wake(self, _: object = None) -> None:
@@ -181,7 +185,7 @@ class _Feed:
         if done:
             self.wake()
         elif self._timer is None:
-            self._timer = asyncio.get_running_loop().call_at(self._taken_s + _PACE_S, self.wake)
+            self._timer = asyncio.get_running_loop().call_at(self._taken_s + self._interval_s, self.wake)
 
     async def take(self) -> list[tuple[int, Media, int | None]]:
         """Wait for news, and take the parts that are among them: each row's index, and the part; or all of a row, and
@@ -238,6 +242,18 @@ async def _named(made: Awaitable[Generation], names: Mapping[str, str]) -> Gener
         return await made
     except BadParams as error:
         raise error.renamed(names) from error
+
+
+async def _sent_body(send: Send, body: bytes, more: bool) -> None:
+    """Send some of the answer, in slices: a client that is slow, and reads, takes one of them in time."""
+    for start in range(0, len(body) or 1, _SLICE):
+        end = start + _SLICE
+        message = {
+            "type": "http.response.body",
+            "body": body[start:end],
+            "more_body": more or end < len(body),
+        }
+        await _sent(send, message)
 
 
 async def _sent(send: Send, message: Message) -> None:

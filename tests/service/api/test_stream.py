@@ -195,6 +195,23 @@ def test_who_does_not_read_has_hung_up(prose: Engine, monkeypatch: pytest.Monkey
     run(scenario())
 
 
+def test_who_reads_slowly_has_not_hung_up(prose: Engine, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(stream, "_STALLED_S", 0.2)
+    monkeypatch.setattr(stream, "_SLICE", 100)
+    prose.settings = prose.settings.model_copy(update={"stream_interval_s": 1.0})  # all but the first at once
+
+    async def scenario() -> None:
+        wire = Wire(prose, URL, {**LONG, "max_tokens": 400, "pace_s": 0.0})
+        wire.bytes_per_s = 4000
+        await wire.task
+
+        assert len(wire.text) > 0.3 * wire.bytes_per_s
+        assert wire.complete and not wire.aborted
+        assert chunks(wire.text)
+
+    run(scenario())
+
+
 def test_what_piled_up_goes_out_in_one_piece(prose: Engine):
     async def scenario() -> None:
         wire = Wire(prose, URL, {**LONG, "max_tokens": 100})

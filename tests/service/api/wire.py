@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,8 @@ class Wire:
         self.reads = asyncio.Event()
         """Unset: it leaves unread what is sent next."""
         self.reads.set()
+        self.bytes_per_s = math.inf
+        """How fast it reads."""
         self.transport = self  # as uvicorn's has one, for what ASGI cannot say
         self._gone = asyncio.Event()
         self._sent = False
@@ -53,6 +56,7 @@ class Wire:
             self.status = message["status"]
             self.headers = {name.decode(): value.decode() for name, value in message["headers"]}
         else:
+            await asyncio.sleep(len(message["body"]) / self.bytes_per_s)
             self.bodies.append(message["body"])
             self.complete = not message.get("more_body", False)
 
