@@ -6,6 +6,7 @@ It tells how many tokens each text has, and not which: these the product gives o
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ from peers.text_worker import Writer, serve
 def load(folder: Path) -> tuple[Engine, Writer]:
     os.environ["BRIGANTINE_MODELS_DIR"] = str(folder.parent)
     engine = Engine.start(Settings.read(), only=folder.name)
+    gc.collect()
+    gc.freeze()  # as the service does
     loop = asyncio.new_event_loop()
 
     def write(prompt: Sequence[int], most: int) -> list[int]:
