@@ -11,6 +11,7 @@ import atexit
 import ctypes
 import gc
 import importlib
+import logging
 import os
 import pickle
 import runpy
@@ -22,14 +23,22 @@ import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, NoReturn
 
+from .drain import end_with_parent
+
 __all__ = ["Nest", "Order"]
+
+log = logging.getLogger(__name__)
 
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 _NAME, _WORKERS_NAME = b"nest", b"worker"
 """Of the processes, for `ps -o comm`."""
+_HELD = {signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM}
+"""These are the supervisor's to heed; of a worker, from when it is one."""
 _PATIENCE_S = 60.0
 """How long the nest may take for a worker, its own imports before the first one included."""
+_CANNOT = b"none"
+"""What the nest says when there was no worker to be had."""
 _MOST_BYTES = 1 << 18
 _TICK_S = 0.001
 
@@ -61,29 +70,35 @@ class Nest:
             stream.flush()
         gc.collect()
         gc.freeze()  # a collection writes to all that it looks at, which is shared until then
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD)  # what is held, and not ignored, is not lost
         self.pid = os.fork()
         if not self.pid:
             ours.close()
             _brood(theirs, modules)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         theirs.close()
         ours.settimeout(_PATIENCE_S)
         self._socket = ours
 
     def hatch(self, order: Order) -> int | None:
-        """Fork a worker, and say its process's number; None when the nest cannot, or could not before."""
+        """Fork a worker, and say its process's number; None when the nest cannot, or does not answer any more."""
+        if self._socket.fileno() < 0:
+            return None
         try:
             socket.send_fds(self._socket, [pickle.dumps(order)], [order.listener])
-            return int(self._socket.recv(_MOST_BYTES))
-        except (OSError, ValueError):
+            said = self._socket.recv(_MOST_BYTES)
+        except OSError:
+            said = b""
+        if not said:
+            log.error("the nest %d is lost: from now on each worker is started by itself", self.pid)
             self._socket.close()  # what it says later would answer another order
-            return None
+        return None if said in (b"", _CANNOT) else int(said)
 
 
 def _brood(orders: socket.socket, modules: Iterable[str]) -> NoReturn:
     """What the nest does until its supervisor has gone."""
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):  # both are the supervisor's to heed
-            signal.signal(number, signal.SIG_IGN)
+        supervisor = os.getppid()
         _prctl(_PR_SET_NAME, ctypes.c_char_p(_NAME))
         for module in modules:
             importlib.import_module(module)
@@ -92,7 +107,7 @@ def _brood(orders: socket.socket, modules: Iterable[str]) -> NoReturn:
             said, [*received], *_ = socket.recv_fds(orders, _MOST_BYTES, 1)
             if not said or _has_hung_up(orders):
                 break
-            orders.send(_fork(pickle.loads(said), orders, received[0]))
+            orders.send(_fork(pickle.loads(said), orders, received[0], supervisor))
             os.close(received[0])
     except OSError:
         pass  # the supervisor has gone
@@ -110,10 +125,15 @@ def _has_hung_up(orders: socket.socket) -> bool:
         return False
 
 
-def _fork(order: Order, orders: socket.socket, listener: int) -> bytes:
+def _fork(order: Order, orders: socket.socket, listener: int, supervisor: int) -> bytes:
     """Fork a worker by way of a process that ends at once, so that it falls to the supervisor; its number."""
     reading, writing = os.pipe()
-    between = os.fork()
+    try:
+        between = os.fork()
+    except OSError:  # there is no room now
+        os.close(reading)
+        os.close(writing)
+        return _CANNOT
     if not between:
         try:
             between = os.getpid()
@@ -124,22 +144,25 @@ def _fork(order: Order, orders: socket.socket, listener: int) -> bytes:
                 orders.close()
                 while os.getppid() == between:
                     time.sleep(_TICK_S)
-                _work(order, listener)
+                _work(order, listener, supervisor)
             os.write(writing, b"%d" % worker)
         finally:
             os._exit(0)
     os.waitpid(between, 0)
     os.close(writing)
     try:
-        return os.read(reading, _MOST_BYTES) or b"none"
+        return os.read(reading, _MOST_BYTES) or _CANNOT
     finally:
         os.close(reading)
 
 
-def _work(order: Order, listener: int) -> NoReturn:
+def _work(order: Order, listener: int, supervisor: int) -> NoReturn:
     """Be that worker."""
     code = 1
     try:
+        end_with_parent()
+        if os.getppid() != supervisor:  # it has gone before that was said
+            os._exit(0)
         _settle(order, listener)
         runpy.run_module(order.arguments[0], run_name="__main__", alter_sys=True)
         code = 0
@@ -163,6 +186,7 @@ def _settle(order: Order, listener: int) -> None:
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
     if listener != order.listener:
         os.dup2(listener, order.listener)
         os.close(listener)
@@ -173,6 +197,9 @@ def _settle(order: Order, listener: int) -> None:
     os.environ.update(order.environment)
     os.chdir(order.folder)
     sys.argv[:] = order.arguments
+    numbers = sys.modules.get("numpy.random")
+    if numbers is not None:
+        numbers.seed()  # else all workers draw the same; Python's own `random` sees to that by itself
 
 
 def _prctl(option: int, value: object) -> None:
