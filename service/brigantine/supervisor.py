@@ -16,6 +16,8 @@ from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+import psutil
+
 from .doorman import Doorman
 from .errors import SettingsInvalid
 from .hatchling import hatching
@@ -33,6 +35,8 @@ _STEADY_S = 60.0
 _BACK_OFF_S = 10.0
 _TRIES = 3
 """How many workers may end before any of them has answered once."""
+_AGAIN_S = 0.1
+"""After which a stop that came in between is tried again."""
 _GRACE_S = 10.0
 """How much longer than it was given a worker may take to end."""
 _ASKED = {0, -signal.SIGTERM, -signal.SIGINT}
@@ -60,8 +64,8 @@ if TYPE_CHECKING:
     class _Arbiter:
         """What of circus' supervisor is built upon; it has no types of its own."""
 
+        loop: Any
         sockets: dict[str, Any]
-        _stopping: bool
         _exclusive_running_command: str | None
         _exception: BaseException | None
 
@@ -82,10 +86,11 @@ class _Supervision(_Arbiter):
     has_doorman: bool
 
     def __init__(self, watchers: list[Any], *args: Any, **kwargs: Any) -> None:
+        self._ours = [*watchers]  # circus adds others, such as that of `bentoml serve --reload`
         super().__init__(watchers, *args, **kwargs | {"check_delay": _LOOK_S})
         self._nurse = _Nurse(self.shared)
         self._doorman: Doorman | None = None
-        for watcher in watchers:
+        for watcher in self._ours:
             watcher.respawn = True  # BentoML would not, in a container
             watcher.graceful_timeout = self.settings.drain_seconds + _GRACE_S
             watcher.hooks["after_reap"] = self._nurse.ended
@@ -101,7 +106,7 @@ class _Supervision(_Arbiter):
 
     def manage_watchers(self) -> Any:
         """Called again and again: start workers in the place of those that have ended."""
-        if self._stopping or self._exclusive_running_command is not None:
+        if self._nurse.stopping or self._exclusive_running_command is not None:
             return None
         self.reap_processes()
         if self._doorman is not None and not self._doorman.opened and self._nurse.crashes >= _TRIES:
@@ -113,12 +118,25 @@ class _Supervision(_Arbiter):
         return super().manage_watchers() if self._nurse.is_due() else None
 
     def stop(self) -> Any:
-        """End all workers, and then this process."""
-        self.shared.stop()
+        """End all workers, and then this process; what circus is about, a start or a reload, is let end before."""
+        self._tell()
+        if self._exclusive_running_command is not None:  # circus would refuse, and not come back to it
+            self.loop.call_later(_AGAIN_S, self.stop)
+            return None
+        return super().stop()
+
+    def _tell(self) -> None:
+        """Say to all that the service stops."""
+        if self._nurse.stopping:
+            return
         self._nurse.stopping = True
+        self.shared.stop()
         if self._doorman is not None:
             self._doorman.stop()
-        return super().stop()
+        if self._exclusive_running_command is not None:  # a reload waits for those that it ends
+            for process in [one for watcher in self._ours for one in watcher.processes.values()]:
+                with suppress(psutil.NoSuchProcess):
+                    process.send_signal(signal.SIGTERM)
 
     def stop_controller_and_close_sockets(self) -> None:
         """Close the door."""
@@ -127,6 +145,7 @@ class _Supervision(_Arbiter):
                 # The doorman has it, too, and nobody must wait until this process has ended.
                 listener.shutdown(socket.SHUT_RDWR)
         super().stop_controller_and_close_sockets()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # circus has put back what was there: it ends already
 
 
 @contextmanager

@@ -1,11 +1,17 @@
-"""When a worker is started in the place of one that has ended."""
+"""When a worker is started in the place of one that has ended, and when all of them end."""
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from brigantine import supervisor
+from brigantine.nest import Nest
+from brigantine.settings import Settings
 from brigantine.shared import Shared
+from brigantine.supervisor import supervised
 
 
 class Clock:
@@ -66,3 +72,86 @@ def test_of_one_that_ended_only_what_it_has_counted_stays(shared: Shared, clock:
 
     kept = {path.name for path in shared.counts.iterdir()}
     assert kept == {"counter_7.db", "histogram_7.db", "gauge_livesum_77.db"}
+
+
+class Loop:
+    """Calls later only when told to."""
+
+    def __init__(self) -> None:
+        self.later: list[Callable[[], Any]] = []
+
+    def call_later(self, _after_s: float, what: Callable[[], Any]) -> None:
+        self.later.append(what)
+
+
+class Arbiter:
+    """Circus' supervisor, where nothing is real."""
+
+    _stopping = False
+    _exclusive_running_command: str | None = None
+
+    def __init__(self, watchers: list[Any], **given: Any) -> None:
+        self.given = given
+        self.loop = Loop()
+        self.sockets: dict[str, Any] = {}
+        self.done: list[str] = []
+        watchers.append(Watcher())  # as for `bentoml serve --reload`
+
+    def reap_processes(self) -> None:
+        pass
+
+    def manage_watchers(self) -> None:
+        self.done.append("manage")
+
+    def stop(self) -> str:
+        assert self._exclusive_running_command is None, "circus refuses"
+        self.done.append("stop")
+        return "stopped"
+
+
+class Process:
+    def __init__(self) -> None:
+        self.signals: list[int] = []
+
+    def send_signal(self, number: int) -> None:
+        self.signals.append(number)
+
+
+class Watcher:
+    """Circus' watcher, where nothing is real."""
+
+    _process_class = property(lambda _: SimpleNamespace)
+    respawn = False
+
+    def __init__(self) -> None:
+        self.hooks: dict[str, Any] = {}
+        self.processes = {7: Process()}
+
+
+def supervising(shared: Shared, watchers: list[Any]) -> Any:
+    supervisor = supervised(Arbiter, Settings(), shared, cast(Nest, None))
+    return supervisor(watchers, endpoint="tcp://127.0.0.1:1", pubsub_endpoint="tcp://127.0.0.1:2")
+
+
+def test_a_stop_waits_for_what_circus_is_about_and_is_not_lost(shared: Shared):
+    worker = Watcher()
+    supervision = supervising(shared, [worker])
+    supervision._exclusive_running_command = "arbiter_start_watchers"
+
+    assert supervision.stop() is None
+    assert supervision.done == [] and shared.stopping
+    assert worker.processes[7].signals == [signal.SIGTERM]
+    supervision.loop.later.pop()()
+    supervision._exclusive_running_command = None
+    supervision.manage_watchers()
+    assert supervision.done == [], "no worker is started any more"
+    supervision.loop.later.pop()()
+    assert supervision.done == ["stop"]
+    assert worker.processes[7].signals == [signal.SIGTERM], "once"
+
+
+def test_what_circus_watches_besides_is_left_as_it_is(shared: Shared):
+    watchers = [Watcher()]
+    supervising(shared, watchers)
+
+    assert [watcher.respawn for watcher in watchers] == [True, False]
