@@ -15,6 +15,7 @@ import importlib.util
 import logging
 import os
 import shutil
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -27,7 +28,7 @@ from bentoml._internal.utils import circus
 from pydantic import BaseModel
 
 from .api import Entry, Host
-from .drain import Drain, end_with_parent, leaving_at_once
+from .drain import Drain, end_when_asked, end_with_parent, leaving_at_once
 from .engine import Engine
 from .errors import BrigantineError
 from .nest import Nest
@@ -141,6 +142,7 @@ class Brigantine:
     @staticmethod
     def check() -> None:
         """Runs in the process that becomes the supervisor, before it opens its socket and starts the workers."""
+        end_when_asked()
         _log_to_stderr()
         if os.environ.pop(CHECKED, "") != str(os.getpid()):
             _pass_preflight()
@@ -199,11 +201,16 @@ def _pass_preflight() -> None:
     child = os.fork()
     if child:
         _, status = os.waitpid(child, 0)
+        if os.WIFSIGNALED(status):
+            name = signal.Signals(os.WTERMSIG(status)).name
+            print(f"internal_error: what is tried before a start has ended by {name}", file=sys.stderr)
         if status:
             raise SystemExit(1)
         return
     code = 1
     try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        end_with_parent()
         command = click.get_current_context(silent=True)  # `bentoml serve`, which has the address
         address = command.params if command else {}
         preflight(address.get("host"), address.get("port", 0))

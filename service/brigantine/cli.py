@@ -7,6 +7,7 @@ import io
 import math
 import mimetypes
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,7 @@ from rich.text import Text
 
 from .adopt import adopt
 from .adopt_text import adopt_text
+from .drain import end_when_asked
 from .engine import Engine, Generation
 from .errors import BadParams, BrigantineError, FieldError
 from .foreign import Choices
@@ -70,6 +72,7 @@ def serve(
     ] = False,
 ) -> None:
     """Serve every model that can be found, with BentoML."""
+    end_when_asked()
     chosen = {
         "BRIGANTINE_PLUGINS_DIR": str(plugins_dir.absolute()) if plugins_dir else "",
         "BRIGANTINE_DEV": "1" if dev else "",
@@ -80,6 +83,7 @@ def serve(
     os.environ[CHECKED] = str(os.getpid())
     os.environ.setdefault("BENTOML_DO_NOT_TRACK", "True")
     bentoml = [sys.executable, "-m", "bentoml", "serve", "brigantine.app:Brigantine"]
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # until `Brigantine.check` can heed it
     # Replaces this process, so that a signal to it is a signal to the service.
     os.execv(bentoml[0], [*bentoml, "--host", host, "--port", str(port)])
 

@@ -20,7 +20,7 @@ from typing import Any
 from .settings import Settings
 from .shared import Shared
 
-__all__ = ["Drain", "end_with_parent", "leaving_at_once"]
+__all__ = ["Drain", "end_when_asked", "end_with_parent", "leaving_at_once"]
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,16 @@ _BREAK_S = 1.0
 
 def _leave(_signal: int, _frame: object) -> None:
     os._exit(0)
+
+
+def end_when_asked() -> None:
+    """A start that is asked to stop ends at once; the first process of a container would not heed a SIGTERM."""
+    signal.signal(signal.SIGTERM, _break_off)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _break_off(number: int, _frame: object) -> None:
+    os._exit(128 + number)  # as a shell says it; a SystemExit would be taken for that of a plugin
 
 
 def end_with_parent() -> None:
@@ -45,6 +55,8 @@ def leaving_at_once() -> Generator[None]:
         yield
         return
     before = signal.signal(signal.SIGTERM, _leave)
+    if getattr(getattr(before, "__self__", None), "should_exit", False):
+        os._exit(0)  # uvicorn has been asked just before, and would have all loaded first
     try:
         yield
     finally:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import signal
 import socket
 import textwrap
 import time
@@ -114,6 +116,55 @@ def _opened(server: Server) -> bool:
         return False
 
 
+PLAIN = ("bentoml", "serve", "brigantine.app:Brigantine", "--host", "127.0.0.1")
+
+
+@pytest.mark.parametrize(
+    ("command", "set_"),
+    [(("brigantine", "serve"), "SigCgt"), (("brigantine", "serve"), "SigBlk"), (PLAIN, "SigCgt")],
+    ids=["before BentoML", "while BentoML is loaded", "bentoml"],
+)
+def test_a_start_that_is_asked_to_stop_does_so_as_the_first_process_of_a_container_too(
+    command: tuple[str, ...], set_: str, tmp_path: Path
+):
+    """That one is ended by no signal for which it has no handler."""
+    with launching(tmp_path, command) as server:
+        assert until(lambda: _has_in(set_, server.process.pid))
+        server.process.terminate()
+
+        assert server.process.wait(20) == 128 + signal.SIGTERM
+        assert not server.log
+
+
+def _has_in(set_: str, pid: int) -> bool:
+    """Whether SIGTERM is in one of a process's sets of signals (proc(5))."""
+    [mask] = re.findall(rf"^{set_}:\s*(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.M)
+    return bool(int(mask, 16) & 1 << (signal.SIGTERM - 1))
+
+
+def test_a_stop_while_the_workers_are_started_is_not_lost(tmp_path: Path):
+    with launching(tmp_path, BRIGANTINE_WORKERS="2") as server:
+        assert until(lambda: _opened(server))
+        server.process.terminate()
+
+        assert server.process.wait(20) == 0
+    assert server.crashes == []
+    assert "model mnist: serving" not in server.log
+
+
+def test_a_stop_while_workers_are_replaced_is_not_lost(tmp_path: Path):
+    env = {"BRIGANTINE_PLUGINS_DIR": str(typist_model(tmp_path / "plugins")), "BRIGANTINE_WORKERS": "1"}
+    with serving(tmp_path, **env) as server, stream(server, 60, 0.05) as answer:
+        assert answer.read(1)
+        server.process.send_signal(signal.SIGHUP)
+        assert until(lambda: "finishes what is under way" in server.log)
+        server.process.terminate()
+
+        assert answer.read().endswith(b"data: [DONE]\n\n")
+        assert server.process.wait(20) == 0
+    assert server.crashes == []
+
+
 def test_a_stop_finishes_what_is_under_way_and_refuses_what_is_new(tmp_path: Path):
     env = {"BRIGANTINE_PLUGINS_DIR": str(typist_model(tmp_path / "plugins")), "BRIGANTINE_WORKERS": "2"}
     with serving(tmp_path, **env, **LAME_DUCK) as server, ExitStack() as clients:
@@ -171,8 +222,7 @@ def test_what_is_not_finished_in_time_is_given_up(tmp_path: Path):
         "BRIGANTINE_WORKERS": "1",
         "BRIGANTINE_DRAIN_SECONDS": "0.5",
     }
-    command = ("bentoml", "serve", "brigantine.app:Brigantine", "--host", "127.0.0.1")
-    with serving(tmp_path, command, **env) as server, stream(server, 400, 0.1) as answer:
+    with serving(tmp_path, PLAIN, **env) as server, stream(server, 400, 0.1) as answer:
         server.process.terminate()
         begin = time.monotonic()
         told = answer.read()
