@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Generator
@@ -16,8 +17,9 @@ from pathlib import Path
 __all__ = ["Shared"]
 
 _VARIABLE = "_BRIGANTINE_SHARED_DIR"
+_PREFIX = "brigantine-run-"
 _TICK_S = 0.002
-_PATIENCE_S = 1.0
+_PATIENCE_S = 5.0
 """How long a process waits for another one to stop answering in its place."""
 
 
@@ -41,12 +43,24 @@ class Shared:
     @classmethod
     def create(cls) -> Shared:
         """A new one, which every process started from now on finds."""
-        shared = cls(Path(tempfile.mkdtemp(prefix="brigantine-")))
+        cls._sweep()
+        shared = cls(Path(tempfile.mkdtemp(prefix=_PREFIX)))
+        # For as long as this process lives, or one that it has forked; systemd-tmpfiles(8) heeds it, too.
+        _locked(os.open(shared.folder, os.O_RDONLY), fcntl.LOCK_SH)
         shared.counts.mkdir()
         os.mkfifo(shared._answering)  # of which the kernel knows whether anybody has it open
         shared._door.touch()
         os.environ[_VARIABLE] = str(shared.folder)
         return shared
+
+    @classmethod
+    def _sweep(cls) -> None:
+        """Remove the folders of services that were killed."""
+        for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+            with suppress(OSError):
+                # A folder that is being created is locked before it has this.
+                if folder.lstat().st_uid == os.geteuid() and cls(folder)._answering.is_fifo():
+                    _remove_unlocked(folder)
 
     @classmethod
     def found(cls) -> Shared | None:
@@ -63,7 +77,7 @@ class Shared:
             os.write(told, b"!")
         door = os.open(self._door, os.O_RDONLY)
         deadline = time.monotonic() + _PATIENCE_S
-        while not _locked(door) and time.monotonic() < deadline:
+        while not _locked(door, fcntl.LOCK_SH) and time.monotonic() < deadline:
             time.sleep(_TICK_S)
         os.close(door)
         return told
@@ -95,9 +109,18 @@ class Shared:
         return self._stopping.exists()
 
 
-def _locked(file: int) -> bool:
+def _remove_unlocked(folder: Path) -> None:
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
+        if _locked(held, fcntl.LOCK_EX):
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(held)
+
+
+def _locked(file: int, how: int) -> bool:
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except OSError:
         return False
     return True
