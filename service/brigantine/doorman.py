@@ -26,6 +26,8 @@ _MOST_WORKERS = 4096
 _PATIENCE_S = 5.0
 """How long a client may take for its request."""
 _BACKLOG = 2048
+_LEAVE_S = 1.0
+"""How long it may take to leave the socket."""
 
 
 class Doorman:
@@ -35,21 +37,33 @@ class Doorman:
         listener: the socket that the workers share.
         shared: says whether one of them answers.
         waits_for_others: whether clients wait when a worker has answered before, and another one comes in its place.
+        silent: whether it only looks whether a worker answers: it does not speak TLS.
     """
 
-    def __init__(self, listener: int, shared: Shared, waits_for_others: bool) -> None:
+    def __init__(
+        self, listener: int, shared: Shared, waits_for_others: bool = False, silent: bool = False
+    ) -> None:
         self.opened = False
         """Whether a worker has ever answered."""
         self._stopping = False
         self._listener = listener
         self._shared = shared
         self._waits_for_others = waits_for_others
+        self._silent = silent
+        self._server: asyncio.Server | None = None
+        self._closed, self._left = False, threading.Event()
+        self._loop = asyncio.new_event_loop()
         self._ear = shared.listen()
-        threading.Thread(target=lambda: asyncio.run(self._watch()), name="doorman", daemon=True).start()
+        threading.Thread(target=self._run, name="doorman", daemon=True).start()
 
     def stop(self) -> None:
         """The service stops."""
         self._stopping = True
+
+    def close(self) -> None:
+        """Leave the socket: one that is shut down would be found ready, with nobody there, again and again."""
+        self._loop.call_soon_threadsafe(self._leave)
+        self._left.wait(_LEAVE_S)
 
     @property
     def why(self) -> str:
@@ -60,11 +74,21 @@ class Doorman:
             return "the service has lost its workers; others are loading its models"
         return "the service is loading its models"
 
+    def _run(self) -> None:
+        with suppress(OSError):  # the folder has been removed
+            self._loop.run_until_complete(self._watch())
+
+    def _leave(self) -> None:
+        self._closed = True
+        if self._server is not None:
+            self._server.close()
+        self._left.set()
+
     async def _watch(self) -> None:
         self._some, self._none = asyncio.Event(), asyncio.Event()
         asyncio.get_running_loop().add_reader(self._ear, self._hear)
         while True:
-            if self._stopping or not (self.opened and self._waits_for_others):
+            if not self._silent and (self._stopping or not (self.opened and self._waits_for_others)):
                 with self._shared.standing_in():
                     await self._stand_in()
             await self._some.wait()
@@ -87,13 +111,13 @@ class Doorman:
 
     async def _stand_in(self) -> None:
         """Answer until a worker does."""
-        if self._some.is_set():
+        if self._some.is_set() or self._closed:
             return
         door = socket.socket(fileno=os.dup(self._listener))
         door.setblocking(False)
-        server = await asyncio.start_server(self._serve, sock=door, backlog=_BACKLOG)
+        self._server = await asyncio.start_server(self._serve, sock=door, backlog=_BACKLOG)
         await self._some.wait()
-        server.close()
+        self._server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -1,6 +1,9 @@
 """When a worker is started in the place of one that has ended, and when all of them end."""
 
+import os
+import shutil
 import signal
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -44,18 +47,34 @@ def waited(nurse: supervisor._Nurse, clock: Clock, exit_code: int = -signal.SIGK
 
 def test_one_that_crashes_again_and_again_is_started_later_each_time(shared: Shared, clock: Clock):
     nurse = supervisor._Nurse(shared)
+    nurse.opened = True
 
     assert [waited(nurse, clock) for _ in range(7)] == [0, 1, 2, 4, 8, 10, 10]
     clock.now += 60
     assert waited(nurse, clock) == 0
 
 
+def test_before_one_has_answered_all_crashes_count_however_long_each_took(shared: Shared, clock: Clock):
+    nurse = supervisor._Nurse(shared)
+
+    for exit_code in (0, -signal.SIGTERM, 1):
+        waited(nurse, clock, exit_code)
+        clock.now += 70
+    assert nurse.crashes == 3
+
+
 def test_one_that_was_asked_to_end_has_not_crashed(shared: Shared, clock: Clock):
     nurse = supervisor._Nurse(shared)
 
-    for exit_code in (0, -signal.SIGTERM):
+    for exit_code in (0, -signal.SIGTERM, -signal.SIGKILL):
+        assert nurse.asks(pid=7)
         assert waited(nurse, clock, exit_code) == 0
+    nurse.forget(set())
+    nurse.opened = True
+    assert waited(nurse, clock, -signal.SIGTERM) == 0, "asked by somebody else"
     assert nurse.crashes == 0
+    assert waited(nurse, clock, 0) == 0
+    assert nurse.crashes == 1, "nobody asked, then"
 
 
 def test_of_one_that_ended_only_what_it_has_counted_stays(shared: Shared, clock: Clock):
@@ -72,6 +91,19 @@ def test_of_one_that_ended_only_what_it_has_counted_stays(shared: Shared, clock:
 
     kept = {path.name for path in shared.counts.iterdir()}
     assert kept == {"counter_7.db", "histogram_7.db", "gauge_livesum_77.db"}
+
+
+def test_of_one_of_which_circus_does_not_tell_that_it_ended_neither(shared: Shared):
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for pid in (gone.pid, os.getpid(), 7):
+        (shared.counts / f"gauge_livesum_{pid}.db").touch()
+    (shared.counts / f"counter_{gone.pid}.db").touch()
+
+    supervisor._Nurse(shared).forget({7})
+
+    kept = {path.name for path in shared.counts.iterdir()}
+    assert kept == {f"gauge_livesum_{os.getpid()}.db", "gauge_livesum_7.db", f"counter_{gone.pid}.db"}
 
 
 class Loop:
@@ -155,3 +187,33 @@ def test_what_circus_watches_besides_is_left_as_it_is(shared: Shared):
     supervising(shared, watchers)
 
     assert [watcher.respawn for watcher in watchers] == [True, False]
+
+
+def test_circus_takes_orders_where_only_this_user_can_give_them(shared: Shared):
+    given = supervising(shared, []).given
+    assert given["endpoint"] == f"ipc://{shared.folder}/control"
+    assert given["pubsub_endpoint"] == f"ipc://{shared.folder}/events"
+
+    deep = Shared(shared.folder / ("deep" * 25))
+    assert supervising(deep, []).given["endpoint"] == "tcp://127.0.0.1:1", "as BentoML has it"
+
+
+def test_a_service_without_its_folder_can_be_stopped_and_ends_when_it_loses_a_worker(shared: Shared):
+    stopped, failed = supervising(shared, []), supervising(shared, [])
+    shutil.rmtree(shared.folder)
+
+    assert stopped.stop() == "stopped"
+    failed.manage_watchers()
+    assert failed.done == ["manage"]
+    failed._nurse.ended(process_pid=7, exit_code=1)
+    failed.manage_watchers()
+    assert failed.done == ["manage", "stop"] and failed._exception.code == 1
+
+
+def test_three_that_end_are_a_start_that_has_failed(shared: Shared):
+    supervision = supervising(shared, [])
+    for _ in range(3):
+        supervision._nurse.ended(process_pid=7, exit_code=0)
+    supervision.manage_watchers()
+
+    assert supervision.done == ["stop"] and supervision._exception.code == 1

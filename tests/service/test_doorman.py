@@ -1,0 +1,59 @@
+"""Who answers while no worker does, and who does not."""
+
+import os
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from brigantine.doorman import Doorman
+from brigantine.shared import Shared
+
+
+@pytest.fixture
+def shared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Shared:
+    monkeypatch.setenv("_BRIGANTINE_SHARED_DIR", "")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return Shared.create()
+
+
+@pytest.fixture
+def listener() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+def asked(listener: socket.socket, patience_s: float = 10) -> bytes:
+    with socket.create_connection(listener.getsockname(), timeout=patience_s) as client:
+        client.sendall(b"GET /livez HTTP/1.1\r\n\r\n")
+        return client.recv(1 << 16)
+
+
+def test_one_that_is_silent_answers_nobody_and_knows_that_a_worker_does(
+    shared: Shared, listener: socket.socket
+):
+    doorman = Doorman(listener.fileno(), shared, silent=True)
+
+    with pytest.raises(TimeoutError):
+        asked(listener, 0.3)
+    os.close(shared.answer())
+    deadline = time.monotonic() + 10
+    while not doorman.opened and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert doorman.opened
+
+
+def test_one_that_has_left_does_not_mind_that_the_socket_is_shut_down(
+    shared: Shared, listener: socket.socket, capfd: pytest.CaptureFixture[str]
+):
+    doorman = Doorman(listener.fileno(), shared)
+    assert asked(listener).startswith(b"HTTP/1.1 200 OK")
+
+    doorman.close()
+    listener.shutdown(socket.SHUT_RDWR)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
+    time.sleep(0.5)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - before < 0.2
+    assert capfd.readouterr().err == ""
