@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import textwrap
@@ -19,10 +20,11 @@ import pytest
 
 from tests.e2e.server import Server, launching, serving, until
 from tests.plugins_dir import GOOD, plugin_file
+from tests.slack import SLACK
 from tests.tiny import tiny_model
 from tests.typist import typist_model
 
-LAME_DUCK = {"BRIGANTINE_LAME_DUCK_SECONDS": "0.5"}
+LAME_DUCK = {"BRIGANTINE_LAME_DUCK_SECONDS": "3"}
 
 
 @contextmanager
@@ -56,7 +58,7 @@ def streams_of_all(server: Server, clients: ExitStack) -> list[HTTPResponse]:
     streams: list[HTTPResponse] = []
     while len(streams) < 8 or not all(map(_is_connected, server.workers)):
         assert len(streams) < 64, "a worker that takes no connection"
-        streams.append(clients.enter_context(stream(server, 100, 0.05)))
+        streams.append(clients.enter_context(stream(server, 130, 0.05)))
     return streams
 
 
@@ -73,8 +75,15 @@ def refused(answer: HTTPResponse) -> None:
     assert answer.headers["connection"] == "close"
 
 
+def slow_plugins(folder: Path) -> dict[str, str]:
+    """Settings with which every worker loads for two seconds more."""
+    folder.mkdir()
+    plugin_file(folder, "ink", f"import time\ntime.sleep(2)\n{textwrap.dedent(GOOD)}")
+    return {"BRIGANTINE_PLUGINS_DIR": str(folder)}
+
+
 def test_while_it_loads_it_lives_and_says_that_it_is_not_ready(tmp_path: Path):
-    with launching(tmp_path) as server:
+    with launching(tmp_path, **slow_plugins(tmp_path / "plugins")) as server:
         assert until(lambda: _opened(server))
         with asking(server) as ready, asking(server, path="/livez") as alive:
             assert alive.status == 200
@@ -87,7 +96,8 @@ def test_while_it_loads_it_lives_and_says_that_it_is_not_ready(tmp_path: Path):
 
 
 def test_once_a_worker_has_answered_nobody_is_told_that_none_does(tmp_path: Path):
-    with launching(tmp_path, BRIGANTINE_WORKERS="2") as server, ThreadPoolExecutor(4) as clients:
+    env = {"BRIGANTINE_WORKERS": "2", **slow_plugins(tmp_path / "plugins")}
+    with launching(tmp_path, **env) as server, ThreadPoolExecutor(4) as clients:
         assert until(lambda: _opened(server))
         before = [one for several in clients.map(_asked, [server] * 4) for one in several]
         first_s = min(ended_s for _, ended_s, status in before if status == 200)
@@ -169,7 +179,7 @@ def test_a_stop_finishes_what_is_under_way_and_refuses_what_is_new(tmp_path: Pat
     env = {"BRIGANTINE_PLUGINS_DIR": str(typist_model(tmp_path / "plugins")), "BRIGANTINE_WORKERS": "2"}
     with serving(tmp_path, **env, **LAME_DUCK) as server, ExitStack() as clients:
         assert until(lambda: server.log.count("model prose: serving") == 2)
-        streams = [clients.enter_context(stream(server, 40, 0.05)) for _ in range(8)]
+        streams = [clients.enter_context(stream(server, 120, 0.05)) for _ in range(8)]
         kept = HTTPConnection(server.url.removeprefix("http://"), timeout=10)
         kept.request("GET", "/readyz")
         assert kept.getresponse().read()
@@ -180,7 +190,7 @@ def test_a_stop_finishes_what_is_under_way_and_refuses_what_is_new(tmp_path: Pat
         kept.request("GET", "/readyz")
         refused(kept.getresponse())
         longest_s = 0.0
-        while streams[0].peek(1) and not streams[0].isclosed() and time.monotonic() - begin < 1.5:
+        while streams[0].peek(1) and not streams[0].isclosed() and time.monotonic() - begin < 4.5:
             asked = time.monotonic()
             with asking(server) as ready:
                 refused(ready)
@@ -192,9 +202,9 @@ def test_a_stop_finishes_what_is_under_way_and_refuses_what_is_new(tmp_path: Pat
             time.sleep(0.05)
         told = [one.read() for one in streams]
 
-        assert longest_s < 2
+        assert longest_s < 2 * SLACK
         assert all(one.endswith(b"data: [DONE]\n\n") and b'"error"' not in one for one in told)
-        assert server.process.wait(10) == 0
+        assert server.process.wait(20) == 0
     assert server.crashes == []
 
 
@@ -231,8 +241,8 @@ def test_what_is_not_finished_in_time_is_given_up(tmp_path: Path):
             "the service has stopped"
             in json.loads(told.split(b"data: ")[-1].split(b"\n")[0])["error"]["message"]
         )
-        assert server.process.wait(10) == 0
-        assert time.monotonic() - begin < 8
+        assert server.process.wait(20) == 0
+        assert time.monotonic() - begin < 8 * SLACK
 
 
 def test_a_worker_that_is_killed_fails_its_clients_at_once_and_is_replaced_in_a_container_too(tmp_path: Path):
@@ -254,8 +264,8 @@ def test_a_worker_that_is_killed_fails_its_clients_at_once_and_is_replaced_in_a_
         with ThreadPoolExecutor(len(streams)) as readers:
             ends = list(readers.map(_end, streams))
         assert 0 < sum(not whole for whole, _ in ends) < len(streams)
-        assert all(whole or ended_s - begin < 1 for whole, ended_s in ends)
-        assert until(lambda: len(server.workers) == 2 and before[0] not in server.workers, 3)
+        assert all(whole or ended_s - begin < 2 * SLACK for whole, ended_s in ends)
+        assert until(lambda: len(server.workers) == 2 and before[0] not in server.workers, 3 * SLACK)
         assert until(lambda: server.log.count("model prose: serving") == 3)
         assert until(lambda: 'brigantine_in_flight{model="prose"} 0.0' in httpx.get(in_flight).text), (
             "a dead gauge"
@@ -276,10 +286,10 @@ def _end(answer: HTTPResponse) -> tuple[bool, float]:
 
 
 def test_while_the_only_worker_is_replaced_clients_are_told(tmp_path: Path):
-    with serving(tmp_path, BRIGANTINE_WORKERS="1") as server:
+    with serving(tmp_path, BRIGANTINE_WORKERS="1", **slow_plugins(tmp_path / "plugins")) as server:
         server.workers[0].kill()
 
-        assert until(lambda: httpx.get(f"{server.url}/readyz", timeout=2).status_code == 503, 2)
+        assert until(lambda: httpx.get(f"{server.url}/readyz", timeout=2).status_code == 503)
         with asking(server, "POST", "/v1/models/mnist/generate", seed=1) as made:
             assert b"lost its workers" in made.peek()
             refused(made)
@@ -287,12 +297,12 @@ def test_while_the_only_worker_is_replaced_clients_are_told(tmp_path: Path):
 
 
 def test_a_worker_is_replaced_although_the_nest_has_been_killed(tmp_path: Path):
-    with serving(tmp_path, BRIGANTINE_WORKERS="1") as server:
+    with serving(tmp_path, BRIGANTINE_WORKERS="1", **slow_plugins(tmp_path / "plugins")) as server:
         [before] = server.workers
         server.nest.kill()
         before.kill()
 
-        assert until(lambda: httpx.get(f"{server.url}/readyz", timeout=2).status_code == 503, 2)
+        assert until(lambda: httpx.get(f"{server.url}/readyz", timeout=2).status_code == 503)
         assert until(lambda: httpx.get(f"{server.url}/readyz", timeout=2).status_code == 200)
         assert httpx.post(f"{server.url}/v1/models/mnist/generate", json={}).status_code == 200
         assert before not in server.workers
@@ -317,10 +327,20 @@ def test_workers_end_with_their_supervisor(tmp_path: Path):
         assert len(ends) == 2
         server.process.kill()
 
-        gone, alive = psutil.wait_procs(ends, 5)
+        gone, alive = psutil.wait_procs(ends, 20)
         assert len(gone) == 2, alive
         with pytest.raises(httpx.ConnectError):
             httpx.get(f"{server.url}/livez")
+
+
+def test_it_can_be_stopped_although_what_it_keeps_has_been_removed(tmp_path: Path):
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    with serving(tmp_path, BRIGANTINE_WORKERS="2", TMPDIR=str(temporary)) as server:
+        shutil.rmtree(temporary)
+        server.process.terminate()
+
+        assert server.process.wait(20) == 0
 
 
 def test_all_that_it_writes_is_in_the_folder_for_temporary_files(tmp_path: Path):

@@ -26,7 +26,7 @@ def test_replicas_are_restarted_one_after_the_other_without_a_failed_request(tmp
         with load([f"127.0.0.1:{port}" for port in ports], clients=4, tries=4) as (account, _):
             for number, replica in enumerate(replicas):
                 replica.process.terminate()
-                assert replica.process.wait(15) == 0, replica.log
+                assert replica.process.wait(30) == 0, replica.log
                 start(number)
             asked = account.asked
             assert until(lambda: account.asked > asked + 50)
