@@ -50,7 +50,7 @@ class Doorman:
         self._shared = shared
         self._waits_for_others = waits_for_others
         self._silent = silent
-        self._server: asyncio.Server | None = None
+        self._door: socket.socket | None = None
         self._closed, self._left = False, threading.Event()
         self._loop = asyncio.new_event_loop()
         self._ear = shared.listen()
@@ -80,8 +80,8 @@ class Doorman:
 
     def _leave(self) -> None:
         self._closed = True
-        if self._server is not None:
-            self._server.close()
+        if self._door is not None:
+            self._loop.remove_reader(self._door)
         self._left.set()
 
     async def _watch(self) -> None:
@@ -113,11 +113,14 @@ class Doorman:
         """Answer until a worker does."""
         if self._some.is_set() or self._closed:
             return
-        door = socket.socket(fileno=os.dup(self._listener))
+        self._door = door = socket.socket(fileno=os.dup(self._listener))
         door.setblocking(False)
-        self._server = await asyncio.start_server(self._serve, sock=door, backlog=_BACKLOG)
+        server = await asyncio.start_server(self._serve, sock=door, backlog=_BACKLOG)
         await self._some.wait()
-        self._server.close()
+        self._loop.remove_reader(door)
+        await asyncio.sleep(0)  # asyncio forgets those that it has accepted just before it closes
+        self._door = None
+        server.close()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

@@ -3,6 +3,7 @@
 import os
 import resource
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,3 +58,17 @@ def test_one_that_has_left_does_not_mind_that_the_socket_is_shut_down(
     time.sleep(0.5)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_utime - before < 0.2
     assert capfd.readouterr().err == ""
+
+
+def test_a_client_that_was_let_in_as_a_worker_begins_to_answer_is_answered(
+    shared: Shared, listener: socket.socket
+):
+    doorman = Doorman(listener.fileno(), shared)
+    assert asked(listener)
+    doorman._loop.call_soon_threadsafe(time.sleep, 0.5)
+    worker = threading.Thread(target=shared.answer)
+    worker.start()
+    time.sleep(0.2)
+
+    assert asked(listener, 3).startswith(b"HTTP/1.1 200 OK")
+    worker.join()
