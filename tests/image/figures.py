@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
+from tests.slack import SLACK
 
 FIGURES: list[str] = []
-_SLACK = float(os.environ.get("SLACK", "1"))
-"""By how much a limit in seconds is stretched, on a machine that does other things besides."""
 
 
 def at_most(what: str, value: float, limit: float, unit: str) -> None:
     """Keep the figure, and fail when it is beyond its limit."""
-    limit *= _SLACK if unit == "s" else 1
+    limit *= SLACK if unit == "s" else 1
     FIGURES.append(f"{what}: {value:.1f} {unit}, at most {limit:g}")
     assert value <= limit, FIGURES[-1]
 
