@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -110,11 +111,18 @@ class Model(NamedTuple):
         """Read the manifest at `path` and check every file against its sha256.
 
         Raises:
-            ModelInvalid: the manifest is missing or wrong, or a file is missing, altered or outside the folder.
+            ModelInvalid: the manifest is missing or wrong, or a file is missing, altered, outside the folder, or not to
+                be read.
         """
-        manifest = read_manifest(path)
-        for name, expected in manifest.files.items():
-            _check_file(path, name, expected)
+        try:
+            manifest = read_manifest(path)
+            for name, expected in manifest.files.items():
+                _check_file(path, name, expected)
+        except PermissionError as error:
+            raise ModelInvalid(
+                f"{error.filename}: expected a file that user {os.geteuid()} may read, got {error.strerror!r}; "
+                f"chmod -R a+rX {path}"
+            ) from None
         _check_complete(path, manifest)
         return cls(path, manifest, source)
 

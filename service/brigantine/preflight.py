@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections.abc import Iterable, Iterator
@@ -59,6 +60,10 @@ def _of_folders() -> Iterator[BrigantineError]:
         folder = os.environ.get(name)
         if folder is not None and not Path(folder).is_dir():
             yield SettingsInvalid(f"{name}: expected a folder, got {folder}; make it, or unset the variable")
+        elif folder is not None and not os.access(folder, os.R_OK | os.X_OK):
+            yield SettingsInvalid(
+                f"{name}: expected a folder that may be read, got {folder}; chmod a+rx {folder}"
+            )
 
 
 def _of_home() -> Iterator[BrigantineError]:
@@ -85,9 +90,14 @@ def _of_address(host: str, port: int) -> Iterator[BrigantineError]:
             probe.bind(address)
     except OSError as error:
         yield SettingsInvalid(
-            f"{host}:{port}: expected an address to listen on, got {error.strerror!r}; stop what listens there, or "
-            f"take another port: brigantine serve --port 3100, make serve PORT=3100"
+            f"{host}:{port}: expected an address to listen on, got {error.strerror!r}; {_remedy(error)}"
         )
+
+
+def _remedy(error: OSError) -> str:
+    if error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+        return "take an address of this machine: brigantine serve --host 127.0.0.1"
+    return "stop what listens there, or take another port: brigantine serve --port 3100, make serve PORT=3100"
 
 
 def _of_runtime() -> Iterator[BrigantineError]:

@@ -130,6 +130,9 @@ class Scheduler:
         self._held = 0  # rows of all jobs that are not over
         self._held_bytes = 0
         self._row_s = 0.0  # seconds that one lane needs for one row, smoothed
+        self._unmeasured = (
+            max_batch if steps else 0
+        )  # the first to end of a batch seems to have taken all its time
         self._finished: list[Job] = []
         self._timer: asyncio.TimerHandle | None = None
         self._feeding: asyncio.AbstractEventLoop | None = None
@@ -189,7 +192,7 @@ class Scheduler:
                 f"rows and {self._queue_bytes} bytes"
             )
         # Measured on what ran last. An idle scheduler takes anything: a rate that was too low corrects itself.
-        if self._held and (needed_s := self._seconds_for(rows)) > within_s:
+        if self._held and self._unmeasured <= 0 and (needed_s := self._seconds_for(rows)) > within_s:
             raise self._full(
                 f"{self._held} rows are in work; {more} more would be done in {needed_s:.2g} s, and the request "
                 f"waits {within_s:.2g} s"
@@ -325,6 +328,7 @@ class Scheduler:
         work.busy_s += report.busy_s
         if made := sum(isinstance(outcome, Made) for _, _, outcome in report.outcomes):
             self._measure(work.busy_s / made)
+            self._unmeasured -= made
             work.busy_s = 0.0
         work.stepping = self._steps or (work.rows > 0 and (work.stepping or not work.puts))
         if not _is_busy(work):

@@ -225,6 +225,11 @@ def package_of(target: str) -> str:
 
 
 def models_below(folder: Path, source: str) -> Iterator[Found]:
-    """Every folder in `folder` that looks like a model."""
-    for file in sorted(folder.glob(f"*/{MANIFEST}")):
-        yield Found(file.parent.name, file.parent, source)
+    """Every folder in `folder` that looks like a model, or may not be looked at: that is said when it is opened."""
+    for place in sorted(folder.iterdir()) if folder.is_dir() else ():
+        try:
+            looks_like_one = (place / MANIFEST).is_file()
+        except PermissionError:
+            looks_like_one = True
+        if looks_like_one:
+            yield Found(place.name, place, source)

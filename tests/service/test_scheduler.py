@@ -271,6 +271,25 @@ async def test_what_cannot_be_done_in_time_is_refused_now():
 
 
 @on_a_loop
+async def test_of_a_batch_made_in_steps_the_first_row_to_end_tells_no_rate():
+    toy = Toy()
+    run = toy.generate
+    toy.generate = lambda batch: time.sleep(0.05 * len(batch["x"])) or run(batch)
+    one = scheduler(toy, max_batch=4, steps=True)
+    [first] = submitted(one, wanted(1))
+    await first.done
+    [waiting] = submitted(one, wanted(1, rows=3))
+    one.submit(taken := wanted(1), within_s=0.001)
+    await asyncio.gather(waiting.done, taken.done)
+
+    [waiting] = submitted(one, wanted(1, rows=8))
+    with pytest.raises(QueueFull, match="would be done in"):
+        one.submit(wanted(1), within_s=0.001)
+    await waiting.done
+    one.close()
+
+
+@on_a_loop
 async def test_a_cancelled_request_frees_its_place_at_once():
     async with busy() as (one, toy, _):
         doomed, kept = submitted(one, wanted(1, rows=12), wanted(5))

@@ -1,5 +1,7 @@
 import json
+import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,7 +9,7 @@ import pytest
 from brigantine import store
 from brigantine.errors import ModelInvalid, ModelNotFound, SettingsInvalid
 from brigantine.model import MANIFEST, sha256_of
-from brigantine.store import Store, publish
+from brigantine.store import Store, models_below, publish
 
 from tests.tiny import tiny_model
 
@@ -34,6 +36,29 @@ def test_the_folder_of_the_user_comes_first(tmp_path: Path):
     tiny_model(tmp_path / "mine", "mnist")
 
     assert Store(tmp_path / "mine").find()["mnist"].source == f"folder {tmp_path / 'mine'}"
+
+
+@pytest.fixture
+def nobody(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that anybody may look into, and this process as anybody, for whom file modes count."""
+    is_root = os.geteuid() == 0
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+        if is_root:
+            os.seteuid(0)
+
+
+@pytest.mark.parametrize("hidden", ["hidden", "hidden/manifest.json", "hidden/model.onnx"])
+def test_a_model_that_may_not_be_read_is_found_and_says_so(nobody: Path, hidden: str):
+    tiny_model(nobody, "hidden")
+    (nobody / hidden).chmod(0)
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+
+    [found] = models_below(nobody, "folder")
+    with pytest.raises(ModelInvalid, match=r"may read, got 'Permission denied'; chmod -R a\+rX .*hidden"):
+        found.open()
 
 
 def test_a_published_model_is_found_under_its_new_name(tmp_path: Path):
