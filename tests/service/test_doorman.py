@@ -65,10 +65,14 @@ def test_a_client_that_was_let_in_as_a_worker_begins_to_answer_is_answered(
 ):
     doorman = Doorman(listener.fileno(), shared)
     assert asked(listener)
-    doorman._loop.call_soon_threadsafe(time.sleep, 0.5)
+    both_have_come = threading.Event()
+    doorman._loop.call_soon_threadsafe(both_have_come.wait, 30)
     worker = threading.Thread(target=shared.answer)
     worker.start()
-    time.sleep(0.2)
+    with socket.create_connection(listener.getsockname(), timeout=10) as client:
+        client.sendall(b"GET /livez HTTP/1.1\r\n\r\n")
+        time.sleep(0.2)
+        both_have_come.set()
 
-    assert asked(listener, 3).startswith(b"HTTP/1.1 200 OK")
+        assert client.recv(1 << 16).startswith(b"HTTP/1.1 200 OK")
     worker.join()
