@@ -249,9 +249,8 @@ class Scheduler:
         """The lanes that should take what waits: beside a busy one only those for which there is a core."""
         idle = [work for work in self._works if work.lane.ready and not _is_busy(work)]
         busy = [work for work in self._works if _is_busy(work)]
-        needed = not all(
-            map(self._is_late, busy)
-        )  # beside one that does not end, the next is as good as the only one
+        # Beside one that does not end, the next is as good as the only one.
+        needed = not all(map(self._is_late, busy))
         takers: list[_Work] = []
         for work in idle[: self._waiting]:
             beside = bool(takers) or (bool(busy) and needed)

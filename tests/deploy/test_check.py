@@ -44,7 +44,7 @@ def test_a_planted_fault_is_named(planted: Planted, copy: Path):
     assert any(all(word in fault for word in planted.says) for fault in faults), "\n".join(faults)
 
 
-@pytest.mark.skipif(not HAVE_HAPROXY, reason="needs haproxy")
+@pytest.mark.skipif(not HAVE_HAPROXY, reason="needs haproxy: apt-get install haproxy")
 def test_what_haproxy_refuses_is_named(copy: Path):
     plant(copy, Planted("haproxy.cfg", "balance leastconn", "balance leastcon", ()))
 
@@ -53,7 +53,7 @@ def test_what_haproxy_refuses_is_named(copy: Path):
     assert fault.where == "haproxy -c" and "leastcon" in str(fault.got)
 
 
-@pytest.mark.skipif(not HAVE_PROMTOOL, reason="needs promtool")
+@pytest.mark.skipif(not HAVE_PROMTOOL, reason="needs promtool: apt-get install prometheus")
 def test_what_promtool_refuses_is_named(copy: Path):
     plant(copy, Planted("prometheus/prometheus.yml", "scrape_interval", "scrape_intervall", ()))
 
@@ -89,7 +89,9 @@ def test_a_program_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch):
     assert ["HAProxy" in note or "promtool" in note for note in report.notes] == [True, True]
 
 
-@pytest.mark.skipif(shutil.which("kubectl") is None, reason="needs kubectl")
+@pytest.mark.skipif(
+    shutil.which("kubectl") is None, reason="needs kubectl: https://kubernetes.io/docs/tasks/tools"
+)
 @pytest.mark.parametrize("name", ["base", "cpu", "gpu"])
 def test_kubectl_makes_the_same_of_each_folder(name: str):
     command = ["kubectl", "kustomize", str(DEPLOY / "k8s" / name)]

@@ -16,7 +16,9 @@ from deploy_check.product import OTHERS
 from tests.deploy.balancer import Answer, Balancer, balancing, request
 from tests.e2e.server import until
 
-pytestmark = pytest.mark.skipif(shutil.which("haproxy") is None, reason="needs haproxy")
+pytestmark = pytest.mark.skipif(
+    shutil.which("haproxy") is None, reason="needs haproxy: apt-get install haproxy"
+)
 
 
 class Replica(ThreadingHTTPServer):

@@ -20,7 +20,7 @@ from tests.e2e.server import BIN, free_port, until
 
 pytestmark = [
     pytest.mark.e2e,
-    pytest.mark.skipif(shutil.which("haproxy") is None, reason="needs haproxy"),
+    pytest.mark.skipif(shutil.which("haproxy") is None, reason="needs haproxy: apt-get install haproxy"),
 ]
 
 BODY = '{"prompt": "seven", "n": 2}'
