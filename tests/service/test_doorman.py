@@ -65,8 +65,14 @@ def test_a_client_that_was_let_in_as_a_worker_begins_to_answer_is_answered(
 ):
     doorman = Doorman(listener.fileno(), shared)
     assert asked(listener)
-    both_have_come = threading.Event()
-    doorman._loop.call_soon_threadsafe(both_have_come.wait, 30)
+    is_held, both_have_come = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        is_held.set()
+        both_have_come.wait(30)
+
+    doorman._loop.call_soon_threadsafe(hold)
+    assert is_held.wait(30)
     worker = threading.Thread(target=shared.answer)
     worker.start()
     with socket.create_connection(listener.getsockname(), timeout=10) as client:
