@@ -7,7 +7,6 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from random import getrandbits
 from typing import Any, NamedTuple
@@ -38,8 +37,7 @@ _GPU_THREADS = 3
 """One thread's batch is on the device while the others prepare and encode theirs."""
 
 
-@dataclass(frozen=True)
-class Generation:
+class Generation(NamedTuple):
     """What a request became: one Media for each of its rows, with the seed that makes it again."""
 
     id: str
@@ -261,19 +259,17 @@ async def _answer(served: Served, job: Job, within_s: float, gone: asyncio.Futur
 
 def _generation(served: Served, job: Job, begin: float) -> Generation:
     now = time.perf_counter()
-    times = ((row.taken_s, row.started_s, row.computed_s, row.batch_rows) for row in job.made.values())
-    taken, started, computed, rows = zip(*times, strict=True)
-    marks = (job.submitted_s, min(taken), min(started), max(computed), now)
-    batch_rows = max(rows)
+    rows = [job.made[index] for index in range(job.rows)]
+    taken_s, started_s = min(row.taken_s for row in rows), min(row.started_s for row in rows)
+    computed_s, batch_rows = max(row.computed_s for row in rows), max(row.batch_rows for row in rows)
+    stages_s = (taken_s - job.submitted_s, started_s - taken_s, computed_s - started_s, now - computed_s)
     return Generation(
         id=f"gen-{getrandbits(128):032x}",
         model=served.record.name,
         created=int(time.time()),
-        seeds=job.seeds,
-        media=job.media,
-        stages_s={
-            stage: until - since for stage, since, until in zip(STAGES, marks, marks[1:], strict=False)
-        },
+        seeds=[row.seed for row in rows],
+        media=[row.media for row in rows],
+        stages_s=dict(zip(STAGES, stages_s, strict=True)),
         total_s=now - begin,
         batch_rows=batch_rows,
         bucket=served.bucket(batch_rows),

@@ -64,8 +64,3 @@ class Job:
     def media(self) -> list[Media]:
         """The finished rows, in order."""
         return [self.made[index].media for index in range(self.rows)]
-
-    @property
-    def seeds(self) -> list[int]:
-        """The seed of each row."""
-        return [self.made[index].seed for index in range(self.rows)]

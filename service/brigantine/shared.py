@@ -36,6 +36,8 @@ class Shared:
         """One file of each process for each kind of metric."""
         self.cores = folder / "cores"
         """Which cores are used."""
+        self.connections = folder / "connections"
+        """How many each worker has."""
         self._answering = folder / "answering"
         self._door = folder / "door"
         self._stopping = folder / "stopping"

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from tests.e2e.server import BIN, Server, serving, until
@@ -83,6 +84,30 @@ def test_workers_count_as_one_and_one_that_is_killed_is_replaced(tmp_path: Path)
         assert workers[1] in server.workers
         assert [ask() for _ in range(20)] == [200] * 20
         assert metric(server, answered) == 40
+
+
+def test_workers_have_a_share_each_of_the_connections_that_one_client_opens_at_once(tmp_path: Path):
+    with serving(tmp_path, BRIGANTINE_WORKERS="2") as server, ExitStack() as clients:
+        address = "127.0.0.1", int(server.url.rpartition(":")[2])
+
+        def both_take() -> bool:
+            clients.enter_context(socket.create_connection(address))
+            return len(server.workers) == 2 and min(taken(server)) > 0
+
+        assert until(both_take)
+        before = sum(taken(server))
+        for _ in range(40):
+            clients.enter_context(socket.create_connection(address))
+        assert until(lambda: sum(taken(server)) == before + 40)
+        assert min(taken(server)) > max(taken(server)) / 2
+
+
+def taken(server: Server) -> list[int]:
+    """The connections with clients that each worker has."""
+    return [
+        sum(one.status == psutil.CONN_ESTABLISHED for one in worker.net_connections())
+        for worker in server.workers
+    ]
 
 
 def test_a_second_service_leaves_the_counts_of_the_first_alone(tmp_path: Path):

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import uvicorn.config
+import uvloop
 from bentoml._internal.configuration.containers import BentoMLContainer
 from brigantine.api import Entry
 from brigantine.app import Brigantine, preflight
@@ -27,6 +29,19 @@ def test_nothing_of_bentomls_stands_around_the_way_in():
     with TestClient(app) as client:  # runs both, for a service without a model folder
         assert client.get("/v1/models/mnist").json()["id"] == "mnist"
         assert client.get("/healthz").status_code == 404  # BentoML's, which is not reached
+
+
+def test_bentomls_worker_runs_in_a_loop_that_takes_its_share_of_the_connections(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """The seam: BentoML's worker has uvicorn choose its event loop, and uvicorn asks a table for it."""
+    monkeypatch.setitem(uvicorn.config.LOOP_FACTORIES, "auto", None)
+    app = cast(Any, Brigantine).to_asgi()
+
+    assert (
+        uvicorn.Config(app).get_loop_factory() is uvloop.new_event_loop
+    )  # this process has no others beside it
+    assert uvicorn.config.LOOP_FACTORIES["auto"] == "brigantine.fair:loops"
 
 
 def test_bentomls_spans_are_there_when_its_configuration_asks_for_them(monkeypatch: pytest.MonkeyPatch):

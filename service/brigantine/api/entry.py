@@ -10,12 +10,11 @@ and BentoML keeps the processes, the start and the stop.
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import socket
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import getrandbits
 from typing import Any
 from urllib.parse import quote
@@ -27,13 +26,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..engine import Engine
 from ..errors import NotReady
 from . import admin, chat, completions, generations, native
+from .access import AccessLog
 from .http import as_ours, error_response
 from .routes import Router
 from .stream import EVENTS
 
 __all__ = ["Entry", "Host"]
-
-access = logging.getLogger("brigantine.access")
 
 _GONE = 499
 """Nobody is there to read a status; nginx's word for it, for the log."""
@@ -49,7 +47,8 @@ class Host:
     """What the routes reach: the engine, once it runs."""
 
     engine: Engine | None = None
-    access_log: bool = True
+    access: AccessLog | None = field(default_factory=AccessLog)
+    """Where answers are noted, if they are."""
     stopping: bool = False
     """Whether no new work is taken, and no connection kept."""
 
@@ -81,15 +80,10 @@ class Entry:
                 raise  # too late for an error object: the connection must break
             await error_response(as_ours(error, scope))(scope, receive, answer)
         finally:
-            if self._host.access_log:
-                took_ms = 1e3 * (time.perf_counter() - begin)
-                access.info(
-                    "%s %s %s %.1f ms %s",
-                    scope["method"],
-                    _path(scope),
-                    answer.status,
-                    took_ms,
-                    answer.request_id,
+            if self._host.access is not None:
+                took_s = time.perf_counter() - begin
+                self._host.access.note(
+                    scope["method"], _path(scope), answer.status, took_s, answer.request_id
                 )
 
     async def _response(self, scope: Scope, receive: Receive) -> Response:

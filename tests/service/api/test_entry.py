@@ -1,7 +1,7 @@
 import logging
 
 import pytest
-from brigantine.api import Entry, Host
+from brigantine.api import ACCESS, Entry, Host
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
@@ -103,20 +103,30 @@ def test_a_wrong_method_names_the_right_ones(client: TestClient):
     assert client.delete("/v1/models").headers["allow"] == "GET, HEAD"
 
 
-def test_a_path_cannot_forge_a_line_of_the_log(client: TestClient, caplog: pytest.LogCaptureFixture):
-    caplog.set_level(logging.INFO, "brigantine.access")
+def test_a_path_cannot_forge_a_line_of_the_log(
+    client: TestClient, host: Host, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO, ACCESS)
     client.get("/v1/models/x%0aCRITICAL%20forged%1b[31m")
 
-    [record] = [record for record in caplog.records if record.name == "brigantine.access"]
-    assert record.getMessage().startswith("GET /v1/models/x%0ACRITICAL%20forged%1B%5B31m 404 ")
+    assert host.access is not None
+    host.access.flush()
+
+    [record] = [record for record in caplog.records if record.name == ACCESS]
+    assert " GET /v1/models/x%0ACRITICAL%20forged%1B%5B31m 404 " in record.getMessage()
+    assert len(record.getMessage().splitlines()) == 1
 
 
 def test_one_line_of_access_log_a_request(client: TestClient, host: Host, caplog: pytest.LogCaptureFixture):
-    caplog.set_level(logging.INFO, "brigantine.access")
-    client.get("/livez", headers={"x-request-id": "mine"})
-    host.access_log = False
+    caplog.set_level(logging.INFO, ACCESS)
+    for request_id in ("mine", "another"):
+        client.get("/livez", headers={"x-request-id": request_id})
+    log, host.access = host.access, None
     client.get("/livez")
+    assert log is not None
+    log.flush()
 
-    [record] = [record for record in caplog.records if record.name == "brigantine.access"]
-    assert record.getMessage().startswith("GET /livez 200 ")
-    assert record.getMessage().endswith(" mine")
+    [record] = [record for record in caplog.records if record.name == ACCESS]
+    first, second = record.getMessage().splitlines()
+    assert " GET /livez 200 " in first
+    assert (first.split()[-1], second.split()[-1]) == ("mine", "another")

@@ -40,7 +40,8 @@ class Wire:
             "path": path,
             "headers": [(name.encode(), value.encode()) for name, value in (headers or {}).items()],
         }
-        entry = Entry(Starlette(), Host(engine))  # type: ignore[arg-type]
+        self.host = Host(engine)
+        entry = Entry(Starlette(), self.host)  # type: ignore[arg-type]
         self.task = asyncio.ensure_future(entry(scope, self.receive, self.send))  # type: ignore[arg-type]
 
     async def receive(self) -> dict[str, Any]:
