@@ -91,7 +91,7 @@ class Settings(BaseSettings):
     """Bytes of request bodies that one model may have in work, as `queue_rows`."""
     timeout_s: float = Field(default=30.0, gt=0, le=3600)
     """Seconds after which a request is answered 504 and its work dropped; `X-Request-Timeout-Ms` shortens it."""
-    stream_interval_s: float = Field(default=0.01, ge=0, le=1)
+    stream_interval_s: float = Field(default=0.025, ge=0, le=1)
     """The least seconds between two pieces of a stream: to send one costs more than to make some tokens."""
     drain_seconds: float = Field(default=20.0, ge=0, le=3600)
     """Seconds after a SIGTERM within which what is under way is finished; what is not is given up then."""
