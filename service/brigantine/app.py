@@ -23,7 +23,6 @@ from typing import Any, Literal, cast
 
 import bentoml
 import click
-import uvicorn.config
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.utils import circus
 from pydantic import BaseModel
@@ -123,7 +122,9 @@ class _Service(bentoml.Service[Any]):
     """A BentoML service whose outermost layer is ours: what BentoML puts around an app costs more than an image."""
 
     def to_asgi(self, is_main: bool = True) -> Any:
-        uvicorn.config.LOOP_FACTORIES["auto"] = "brigantine.fair:loops"  # BentoML's worker asks for it next
+        from uvicorn.config import LOOP_FACTORIES  # noqa: PLC0415 - the supervisor need not have it
+
+        LOOP_FACTORIES["auto"] = "brigantine.fair:loops"  # BentoML's worker asks for it next
         return _traced(Entry(super().to_asgi(is_main), host=_host))
 
 

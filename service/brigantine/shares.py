@@ -28,29 +28,27 @@ class Shares:
 
     def __init__(self, file: Path) -> None:
         self._file = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
-        os.ftruncate(self._file, _MOST_WORKERS * _NUMBER_BYTES)
+        os.posix_fallocate(
+            self._file, 0, _MOST_WORKERS * _NUMBER_BYTES
+        )  # a hole in a full disk kills who writes
         memory = mmap.mmap(self._file, _MOST_WORKERS * _NUMBER_BYTES)
         self._numbers = memoryview(memory).cast(_NUMBER)  # of connections, and one more; 0 for nobody
-        self._mine = next(filter(self._lock, range(_MOST_WORKERS)), None)
+        self._mine = next(filter(self._lock, range(_MOST_WORKERS)))
         self.leave()  # who had it before has died
 
     def tell(self, count: int) -> None:
         """This worker has so many."""
-        if self._mine is not None:
-            self._numbers[self._mine] = count + 1
+        self._numbers[self._mine] = count + 1
 
     def leave(self) -> None:
         """This worker takes no more."""
-        if self._mine is not None:
-            self._numbers[self._mine] = 0
+        self._numbers[self._mine] = 0
 
     def fewest(self) -> float:
         """How many the other worker has that has the fewest; infinity without another one."""
         numbers = self._numbers.tolist()
-        return min(
-            (number - 1 for slot, number in enumerate(numbers) if number and slot != self._mine),
-            default=math.inf,
-        )
+        numbers[self._mine] = 0
+        return min(filter(None, numbers), default=math.inf) - 1
 
     def sweep(self) -> None:
         """Forget the workers that have died."""

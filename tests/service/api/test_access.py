@@ -4,9 +4,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from select import PIPE_BUF
 
 import pytest
-from brigantine.api import ACCESS, AccessLog, access
+from brigantine.api import ACCESS, AccessLog
 
 from tests.slack import SLACK
 
@@ -73,15 +74,15 @@ def test_the_clock_goes_on_from_one_second_to_the_next(
     assert seconds[0][:-4] == seconds[1][:-4] != seconds[2][:-4]
 
 
-def test_many_lines_do_not_pile_up(written: Callable[[], list[str]], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(access, "_MOST_LINES", 3)
+def test_what_is_written_at_once_goes_into_a_pipe_in_one_piece(written: Callable[[], list[str]]):
+    names = [f"{number:04d}" for number in range(200)]
 
     async def scenario() -> None:
         log = AccessLog()
-        note(log, *"abcdefgh")
-        assert [len(lines.splitlines()) for lines in written()] == [3, 3]
+        note(log, *names)
         log.flush()
         log.flush()
 
     asyncio.run(scenario())
-    assert [len(lines.splitlines()) for lines in written()] == [3, 3, 2]
+    assert max(len(lines) + 1 for lines in written()) in range(PIPE_BUF - 100, PIPE_BUF + 1)
+    assert [line.split()[-1] for lines in written() for line in lines.splitlines()] == names

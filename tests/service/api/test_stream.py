@@ -262,7 +262,7 @@ def test_two_hundred_who_hang_up_leave_memory_flat(prose: Engine):
             await asyncio.gather(*map(hang_up, range(begin, begin + 20)))
         await until(lambda: len(plugin.left) == 40 * 5)
         plugin.left.clear()
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.3)  # longer than anything is held
         gc.collect()
         return tracemalloc.get_traced_memory()[0]
 
@@ -286,8 +286,10 @@ def test_two_hundred_who_hang_up_leave_memory_flat(prose: Engine):
 
 
 def test_the_parts_of_a_model_in_a_process_of_its_own_come_too(prose: Engine, tmp_path: Path):
+    each = {"stream_interval_s": 0.0}  # every part by itself
+    prose.settings = prose.settings.model_copy(update=each)
     settings = Settings(plugins_dir=tmp_path / "plugins", isolate=("typist",))  # type: ignore[arg-type]
-    engine = Engine.start(settings, only="prose")
+    engine = Engine.start(settings.model_copy(update=each), only="prose")
 
     async def scenario() -> None:
         for body in ({**LONG, "max_tokens": 30, "pace_s": 0.02}, {**LONG, "prompt": "boom", "pace_s": 0.02}):
