@@ -52,9 +52,6 @@ _WORKERS_NEED = (
 )
 """Beside what this file imports. `prometheus_client` must not be among them; see `brigantine.metrics`."""
 
-_GARBAGE = 20_000
-"""New objects before some are looked at. Requests under way have thousands, and none is garbage; with Python's 700 a
-twentieth of the event loop's time went into looking at them."""
 _TURN_S = 0.0002
 """How long a thread goes on in Python when another waits for its turn. With Python's 5 ms a lane that had a batch to
 begin, or pictures to encode, stood still while the event loop wrote its answers: a worker alone with many connections
@@ -200,7 +197,6 @@ def _settle() -> None:
     # What is here now stays: a full collection over it would hold every request up by some 80 ms.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(_GARBAGE, *gc.get_threshold()[1:])
     sys.setswitchinterval(_TURN_S)
     _give_back()
 
