@@ -268,7 +268,7 @@ def _generation(served: Served, job: Job, begin: float) -> Generation:
         model=served.record.name,
         created=int(time.time()),
         seeds=[row.seed for row in rows],
-        media=[row.media for row in rows],
+        media=job.media,
         stages_s=dict(zip(STAGES, stages_s, strict=True)),
         total_s=now - begin,
         batch_rows=batch_rows,

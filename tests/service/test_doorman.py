@@ -6,18 +6,10 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from brigantine.doorman import Doorman
 from brigantine.shared import Shared
-
-
-@pytest.fixture
-def shared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Shared:
-    monkeypatch.setenv("_BRIGANTINE_SHARED_DIR", "")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    return Shared.create()
 
 
 @pytest.fixture

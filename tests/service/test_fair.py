@@ -266,13 +266,15 @@ def test_what_is_not_handed_a_socket_is_uvloops(tmp_path: Path):
     run(tmp_path / "connections", main())
 
 
-def test_only_a_worker_of_a_service_has_others_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_without_a_service_there_are_no_others_and_the_loop_is_uvloops(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("_BRIGANTINE_SHARED_DIR", raising=False)
+
     assert loops() is uvloop.new_event_loop
 
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    monkeypatch.setenv("_BRIGANTINE_SHARED_DIR", "")  # to be taken back
-    Shared.create()
+
+def test_a_worker_of_a_service_has_others_beside_it(shared: Shared):
     loop = loops()()
+
     assert isinstance(loop, FairLoop)
+    assert shared.connections.exists()
     loop.close()

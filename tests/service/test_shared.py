@@ -32,13 +32,6 @@ time.sleep(60)
 
 
 @pytest.fixture
-def shared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Shared:
-    monkeypatch.setenv("_BRIGANTINE_SHARED_DIR", "")
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    return Shared.create()
-
-
-@pytest.fixture
 def worker(shared: Shared) -> Iterator[subprocess.Popen[bytes]]:
     with subprocess.Popen([sys.executable, "-c", WORKER], stdout=subprocess.PIPE) as worker:
         yield worker
