@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -232,7 +233,8 @@ def _lanes(record: ModelRecord, settings: Settings) -> list[ThreadLane] | list[P
         threads = (
             1  # rows that are stepped together cost little more than one; another core has another worker
         )
-    return [ThreadLane(Station(record.loaded, settings.max_n)) for _ in range(threads)]
+    turn = threading.Lock()
+    return [ThreadLane(Station(record.loaded, settings.max_n, turn)) for _ in range(threads)]
 
 
 async def _answer(served: Served, job: Job, within_s: float, gone: asyncio.Future[Any] | None) -> None:

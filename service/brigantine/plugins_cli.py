@@ -18,7 +18,8 @@ from .errors import BadParams, FieldError, ModelInvalid, PluginInvalid, PluginNo
 from .model import Arrays, read_manifest
 from .plugin import Done, Part
 from .registry import Registry
-from .request import derive_seed, parse, prepare_row, request_type, seed_of
+from .request import parse, prepare_row, request_type, seed_of
+from .seeds import derive_seeds
 from .session import Session
 from .settings import Settings
 from .store import Found, Store, models_below
@@ -111,7 +112,7 @@ def trace(
         repr,
     )
     seed = seed_of(request)
-    seeds = [derive_seed(seed, index) for index in range(request.n)]
+    seeds = derive_seeds(seed, range(request.n))
     states: dict[int, Any] = dict(
         enumerate(
             _timed(table, "prepare", lambda: [prepare_row(plugin, request, one) for one in seeds], _rows)

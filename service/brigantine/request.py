@@ -15,20 +15,16 @@ from pydantic_core import ErrorDetails
 from .errors import BadParams, BadRequest, FieldError
 from .model import Arrays
 from .plugin import Params, Plugin
+from .seeds import MAX_SEED
 
 __all__ = [
-    "MAX_SEED",
     "RESERVED",
     "Request",
-    "derive_seed",
     "parse",
     "prepare_row",
     "request_type",
     "seed_of",
 ]
-
-MAX_SEED = 2**53 - 1
-"""The largest seed: the largest integer that every JSON reader gets back exactly (RFC 8259, section 6)."""
 
 RESERVED = frozenset({"model", "n", "output_format", "response_format", "seed", "stream"})
 """Field names that belong to the host; a plugin's Params may not use them."""
@@ -67,19 +63,6 @@ def request_type(params: type[Params], name: str, max_n: int) -> type[Request]:
 def seed_of(request: Request) -> int:
     """The request's own seed; for a request without one it is drawn, another one at each call."""
     return random.randint(0, MAX_SEED) if request.seed is None else request.seed
-
-
-def derive_seed(seed: int, index: int) -> int:
-    """The seed of row `index` in a request with `seed`; row 0 has the request's own.
-
-    So image 3 of 4 can be made again alone, by the seed that was reported for it. Derived with numpy's
-    SeedSequence (O'Neill's seed_seq, https://www.pcg-random.org/posts/developing-a-seed_seq-alternative.html),
-    whose output numpy promises never to change.
-    """
-    if index == 0:
-        return seed
-    word = np.random.SeedSequence(seed, spawn_key=(index,)).generate_state(1, np.uint64)[0]
-    return int(word) >> 11
 
 
 def prepare_row(plugin: Plugin[Any], params: Params, seed: int) -> Arrays:

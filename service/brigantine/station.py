@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import threading
 import time
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,12 +18,16 @@ from typing import Any, NamedTuple, cast
 from .errors import BrigantineError, GenerationFailed
 from .media import Media
 from .plugin import Done, Part, Plugin
-from .request import Request, derive_seed, parse, prepare_row, request_type
+from .request import Request, parse, prepare_row, request_type
+from .seeds import derive_seeds
 
 __all__ = ["Fault", "Made", "Order", "Outcome", "Report", "Station", "Step"]
 
 
 log = logging.getLogger(__name__)
+
+_TURN_S = 0.005
+"""How long a station waits for its turn to prepare. A plugin that takes longer may well not be busy with Python."""
 
 
 class Order(NamedTuple):
@@ -161,10 +166,12 @@ class Station:
     Args:
         plugin: the model's plugin, warmed up.
         max_n: the largest `n` of a request.
+        turn: held while rows are prepared, by one at a time of the stations that share it.
     """
 
-    def __init__(self, plugin: Plugin[Any], max_n: int) -> None:
+    def __init__(self, plugin: Plugin[Any], max_n: int, turn: threading.Lock | None = None) -> None:
         self._plugin = plugin
+        self._turn = turn or threading.Lock()
         self._request = request_type(plugin.params, "Order", max_n)
         self._running: list[_Row] = []
 
@@ -199,7 +206,13 @@ class Station:
         begin = time.perf_counter()
         self._drop(gone)
         stayed = [order for order in orders if order.job not in gone]  # some left before they had joined
-        return [row for order in stayed for row in self._prepared(order, begin, outcomes)]
+        # Python runs in one thread at a time: of two that prepare together both are late, and no core computes.
+        has_turn = self._turn.acquire(timeout=_TURN_S)
+        try:
+            return [row for order in stayed for row in self._prepared(order, begin, outcomes)]
+        finally:
+            if has_turn:
+                self._turn.release()
 
     def _drop(self, jobs: set[int]) -> None:
         self._leave(row for row in self._running if row.job in jobs)
@@ -210,8 +223,8 @@ class Station:
         rows: list[_Row] = []
         try:
             request = order.request or parse(self._request, order.body)
-            for index in range(order.first, order.first + order.rows):
-                seed = derive_seed(order.seed, index)
+            indices = range(order.first, order.first + order.rows)
+            for index, seed in zip(indices, derive_seeds(order.seed, indices), strict=True):
                 state = prepare_row(self._plugin, request, seed)
                 rows.append(_Row(order.job, index, seed, request, order.media_type, now, order.shown, state))
         except BaseException as error:  # a plugin may raise anything, and its thread must go on

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from brigantine import Arrays, BadParams
 from brigantine.engine import Engine
-from brigantine.request import derive_seed, parse, prepare_row, request_type
+from brigantine.request import parse, prepare_row, request_type
+from brigantine.seeds import derive_seed
 from brigantine.settings import Settings
 from brigantine.station import Fault, Made, Station
 from brigantine_image import ImagePlugin

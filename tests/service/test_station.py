@@ -1,10 +1,14 @@
 """A station's promises: every row its own, whole, and a failure costs only the request that causes it."""
 
 import math
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 from brigantine import BadParams, FieldError
-from brigantine.station import Fault, Made, Order, Station
+from brigantine.station import Fault, Made, Order, Outcome, Station
 
 from tests.service.toys import POISON, QUITS, REFUSED, UNPREPARED, UNRENDERED, Speller, Toy
 
@@ -149,3 +153,52 @@ def test_an_error_that_cannot_travel_is_told_in_words():
     fault = Fault.of(Local([FieldError("label", "an index", "'x'")]), "prepare")
 
     assert str(fault.error) == "prepare() raised Local: label: expected an index, got 'x'"
+
+
+class Turns(Toy):
+    """Remembers which rows were begun and ended, in order; a row takes `row_s` in which other threads can go on."""
+
+    def __init__(self, row_s: float) -> None:
+        super().__init__()
+        self.row_s = row_s
+        self.said: list[tuple[str, int]] = []
+
+    def prepare(self, params: Any, rng: Any) -> Any:
+        self.said.append(("begin", params.value))
+        time.sleep(self.row_s)
+        self.said.append(("end", params.value))
+        return super().prepare(params, rng)
+
+
+def side_by_side(toy: Toy, turn: threading.Lock) -> list[Outcome]:
+    """The outcomes of two stations that begin together, with one row each."""
+    stations = [Station(toy, 9, turn) for _ in range(2)]
+    together = threading.Barrier(2)
+
+    def advance(number: int) -> list[Outcome]:
+        together.wait(10)
+        return stations[number].advance(orders(number + 1)).outcomes
+
+    with ThreadPoolExecutor(2) as pool:
+        return [outcome for outcomes in pool.map(advance, range(2)) for outcome in outcomes]
+
+
+def test_stations_that_share_a_turn_prepare_one_after_the_other(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("brigantine.station._TURN_S", 10.0)
+    toy = Turns(row_s=0.001)
+    for _ in range(20):
+        toy.said.clear()
+        outcomes = side_by_side(toy, threading.Lock())
+
+        assert [isinstance(outcome, Made) for _, _, outcome in outcomes] == [True, True]
+        (first, one), (second, same), (third, other), (fourth, too) = toy.said
+        assert [first, second, third, fourth] == ["begin", "end", "begin", "end"]
+        assert (one, other) == (same, too)
+
+
+def test_a_turn_that_lasts_is_not_waited_for():
+    """A plugin that waits for something else, or decodes a large picture, has the cores to itself no longer."""
+    toy = Turns(row_s=0.2)
+    side_by_side(toy, threading.Lock())
+
+    assert [event for event, _ in toy.said] == ["begin", "begin", "end", "end"]

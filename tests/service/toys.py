@@ -14,8 +14,8 @@ from brigantine.engine import Engine
 from brigantine.errors import BadRequest
 from brigantine.job import Job
 from brigantine.lane import ThreadLane
-from brigantine.request import derive_seed
 from brigantine.scheduler import Scheduler
+from brigantine.seeds import derive_seed
 from brigantine.station import Station
 from pydantic import Field
 

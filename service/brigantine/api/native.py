@@ -13,7 +13,7 @@ from ..engine import Generation, Served
 from ..errors import BrigantineError
 from ..media import Media
 from ..registry import ModelRecord
-from ..request import MAX_SEED, derive_seed
+from ..seeds import MAX_SEED, derive_seed
 from . import http
 from .accept import accepted, as_bytes, check_single
 from .http import Json, b64, engine_of, error_object, read_object, server_timing

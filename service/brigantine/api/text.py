@@ -31,7 +31,8 @@ from starlette.responses import Response
 from ..engine import Served
 from ..errors import BadParams, BrigantineError, FieldError, GenerationFailed
 from ..media import Media
-from ..request import MAX_SEED, derive_seed, parse
+from ..request import parse
+from ..seeds import MAX_SEED, derive_seed
 from ..usage import Usage, usage_of
 from .http import Json, engine_of, error_object, read_object, served_for, server_timing
 from .stream import Orders, Stream, event, run

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from brigantine.errors import GenerationFailed, NotAcceptable
-from brigantine.request import derive_seed
+from brigantine.seeds import derive_seed
 from brigantine.testing.host import Host
 
 from tests.service.testing.chimes import Chime, Rhyme, chime_model
