@@ -9,10 +9,16 @@ back from a process that dies (fcntl(2), "Advisory record locking").
 from __future__ import annotations
 
 import fcntl
+import math
 import os
+import time
 from pathlib import Path
 
 __all__ = ["Cores"]
+
+
+_SPARE_S = 0.05
+"""Longer than the moment in which a busy worker answers one batch and begins the next."""
 
 
 class Cores:
@@ -27,20 +33,32 @@ class Cores:
         self._count = count
         self._file = None if file is None else os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
         self._mine: set[int] = set()
+        self._found_none_s = -math.inf
 
-    def take(self) -> int | None:
-        """A core that nobody uses; None when there is none. `give` it back."""
-        for core in range(self._count):
-            if core not in self._mine and self._lock(core):
-                self._mine.add(core)
-                return core
-        return None
+    def take(self, spare: bool = False) -> int | None:
+        """A core that nobody uses; None when there is none. `give` it back.
+
+        Args:
+            spare: none that may be free only between two batches of another worker: there must have been one whenever
+                one was asked for in the last `_SPARE_S`.
+        """
+        core = next(
+            (core for core in range(self._count) if core not in self._mine and self._lock(core)), None
+        )
+        now = time.monotonic()
+        if core is None:
+            self._found_none_s = now
+        elif spare and now - self._found_none_s < _SPARE_S:
+            self._unlock(core)
+            return None
+        else:
+            self._mine.add(core)
+        return core
 
     def give(self, core: int) -> None:
         """A core that `take` has returned is free."""
         self._mine.remove(core)
-        if self._file is not None:
-            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, core)
+        self._unlock(core)
 
     def close(self) -> None:
         """Give all back."""
@@ -56,3 +74,7 @@ class Cores:
         except BlockingIOError:
             return False
         return True
+
+    def _unlock(self, core: int) -> None:
+        if self._file is not None:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, core)

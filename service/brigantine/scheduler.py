@@ -34,8 +34,8 @@ _WORTHWHILE = 4
 _AHEAD_S = 0.005
 """A lane whose work lasts no longer than this gets its next batch before it is done, since handing over takes time too.
 With longer ones, rows that wait for one lane could have gone to another that is free earlier."""
-
-
+_LONG_S = 0.05
+"""A request that lasts as long by itself has a second lane when a core is free, a shorter one when it stays free."""
 _LATE_S = 0.05
 """A lane whose batch lasts longer than this, and twice as long as others did, is not waited for."""
 
@@ -239,7 +239,7 @@ class Scheduler:
 
     def _nearly_done(self) -> _Work | None:
         """A busy lane that should have its next batch before it is done, if there is one."""
-        busy = min((work for work in self._works if work.puts), key=_rows, default=None)
+        busy = min((work for work in self._works if work.puts), key=lambda work: work.rows, default=None)
         if busy is None or self._is_late(busy):
             return None
         more = min(self._share(), self._waiting, self._max_batch - busy.rows)
@@ -256,8 +256,8 @@ class Scheduler:
             beside = bool(takers) or (bool(busy) and needed)
             if beside and not self._wakes():
                 break
-            if self._cores is not None:
-                work.core = self._cores.take()  # where it is the only one, it works without a core, too
+            if self._cores is not None:  # where it is the only one, it works without a core, too
+                work.core = self._cores.take(spare=beside and self._lasts_s() < _LONG_S)
             if beside and self._cores is not None and work.core is None:
                 break
             takers.append(work)
@@ -281,8 +281,11 @@ class Scheduler:
 
     def _wakes(self) -> bool:
         """Whether the request whose turn it is is worth several lanes."""
-        first = next(iter(self._queue), None)
-        return first is not None and (first.rows - first.taken) * self._row_s >= self._wake_s
+        return bool(self._queue) and self._lasts_s() >= self._wake_s
+
+    def _lasts_s(self) -> float:
+        first = next(iter(self._queue))
+        return (first.rows - first.taken) * self._row_s
 
     def _put(self, work: _Work, share: int) -> None:
         """A share of what waits, in rows, joins a lane, and who hung up leaves it."""
@@ -390,10 +393,6 @@ class Scheduler:
 
     def _measure(self, row_s: float) -> None:
         self._row_s = 0.9 * self._row_s + 0.1 * row_s if self._row_s else row_s
-
-
-def _rows(work: _Work) -> int:
-    return work.rows
 
 
 def _is_busy(work: _Work) -> bool:

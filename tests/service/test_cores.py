@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from brigantine.cores import Cores
 from brigantine.job import Job
 from brigantine.scheduler import Scheduler
@@ -58,6 +59,20 @@ def test_another_worker_has_what_is_left_and_its_cores_come_back_when_it_is_kill
         worker.kill()
         worker.communicate()
     assert until(lambda: cores.take() is not None, 5)
+
+
+def test_a_spare_core_is_none_that_was_in_use_a_moment_ago(tmp_path: Path):
+    cores = Cores(1, tmp_path / "cores")
+    assert cores.take(spare=True) == 0
+    assert cores.take() is None
+    cores.give(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("brigantine.cores._SPARE_S", 60.0)
+        assert cores.take(spare=True) is None
+        assert cores.take() == 0, "it was not kept"
+    cores.give(0)
+
+    assert until(lambda: cores.take(spare=True) == 0, 5)
 
 
 @on_a_loop
@@ -116,6 +131,36 @@ async def test_a_second_thread_is_woken_only_for_a_request_that_lasts():
 
     long = submitted(one, wanted(9, rows=5))[0]
     await soon(lambda: [work.puts for work in one._works] == [1, 1])
+    toy.gate.set()
+    await long.done
+    one.close()
+
+
+@on_a_loop
+async def test_a_short_request_has_no_second_lane_while_a_core_is_free_for_a_moment():
+    cores = Cores(2)
+    others = cores.take()
+    assert others is not None
+    toy = Toy()
+    toy.gate.clear()
+    one = scheduler(toy, 2, cores=cores)
+    one._row_s = 5.0  # as if that had been measured
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("brigantine.cores._SPARE_S", 60.0)
+        patch.setattr("brigantine.scheduler._LONG_S", 10.0)
+        jobs = submitted(one, wanted(0))
+        await soon(toy.entered.is_set)
+        jobs += submitted(one, wanted(1))
+        await soon(lambda: not one._feeding)  # and has found no core
+        cores.give(others)
+        jobs += submitted(one, wanted(2))
+        await soon(lambda: not one._feeding)
+        assert [work.puts for work in one._works] == [1, 0]
+        for job in jobs:
+            job.done.cancel()
+
+        [long] = submitted(one, wanted(3, rows=8))
+        await soon(lambda: [work.puts for work in one._works] == [1, 1])
     toy.gate.set()
     await long.done
     one.close()
