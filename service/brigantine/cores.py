@@ -3,12 +3,14 @@
 A worker makes one batch of a model whenever there is something to do. It makes a second one beside that only with a
 core that no worker uses: so a large request, or a busy worker, has what the others leave idle, and a core seldom has
 two batches to switch between. A core is a byte of a file, and who uses it holds the lock on it, which the kernel takes
-back from a process that dies (fcntl(2), "Advisory record locking").
+back from a process that dies (fcntl(2), "Advisory record locking"). The byte behind them is locked by all who do
+without one.
 """
 
 from __future__ import annotations
 
 import fcntl
+import itertools
 import math
 import os
 import time
@@ -40,31 +42,51 @@ class Cores:
 
         Args:
             spare: none that may be free only between two batches of another worker: there must have been one whenever
-                one was asked for in the last `_SPARE_S`.
+                one was asked for in the last `_SPARE_S`, and nobody may do without.
         """
-        core = next(
-            (core for core in range(self._count) if core not in self._mine and self._lock(core)), None
-        )
         now = time.monotonic()
+        found = (core for core in range(self._count) if core not in self._mine and self._lock(core))
+        core = next(found, None)
         if core is None:
             self._found_none_s = now
-        elif spare and now - self._found_none_s < _SPARE_S:
+        elif spare and (now - self._found_none_s < _SPARE_S or self._is_shared()):
             self._unlock(core)
             return None
         else:
             self._mine.add(core)
         return core
 
+    def share(self) -> int:
+        """To be given back like a core, for who does without: until then nobody takes a spare one."""
+        place = next(place for place in itertools.count(self._count) if place not in self._mine)
+        self._mine.add(place)
+        if self._file is not None:
+            fcntl.lockf(self._file, fcntl.LOCK_SH, 1, self._count)
+        return place
+
     def give(self, core: int) -> None:
         """A core that `take` has returned is free."""
         self._mine.remove(core)
-        self._unlock(core)
+        if core < self._count:
+            self._unlock(core)
+        elif not self._shares():
+            self._unlock(self._count)
 
     def close(self) -> None:
         """Give all back."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
+
+    def _shares(self) -> bool:
+        return any(place >= self._count for place in self._mine)
+
+    def _is_shared(self) -> bool:
+        """Whether somebody does without a core."""
+        if self._shares() or not self._lock(self._count):
+            return True
+        self._unlock(self._count)
+        return False
 
     def _lock(self, core: int) -> bool:
         if self._file is None:

@@ -256,10 +256,11 @@ class Scheduler:
             beside = bool(takers) or (bool(busy) and needed)
             if beside and not self._wakes():
                 break
-            if self._cores is not None:  # where it is the only one, it works without a core, too
+            if self._cores is not None:
                 work.core = self._cores.take(spare=beside and self._lasts_s() < _LONG_S)
-            if beside and self._cores is not None and work.core is None:
-                break
+                if work.core is None and beside:
+                    break
+                work.core = self._cores.share() if work.core is None else work.core
             takers.append(work)
         return takers
 

@@ -3,6 +3,8 @@
 import asyncio
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,16 +23,29 @@ def submitted(one: Scheduler, *jobs: Job) -> list[Job]:
     return list(jobs)
 
 
-# Another worker: takes all cores, says which, and waits for the end of its input.
+# Another worker: does something with three cores, says what that gave, and waits for the end of its input.
 WORKER = """
 import sys
 from pathlib import Path
 from brigantine.cores import Cores
 
 cores = Cores(3, Path(sys.argv[1]))
-print([cores.take() for _ in range(4)], flush=True)
+print(eval(sys.argv[2]), flush=True)
 sys.stdin.read()
 """
+
+
+@contextmanager
+def another_worker(file: Path, does: str) -> Iterator[str]:
+    """What the other worker says; it is killed at the end."""
+    command = [sys.executable, "-c", WORKER, str(file), does]
+    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert worker.stdout is not None
+        yield worker.stdout.readline().strip()
+    finally:
+        worker.kill()
+        worker.communicate()
 
 
 def test_each_core_is_taken_once_and_can_be_given_back(tmp_path: Path):
@@ -45,19 +60,9 @@ def test_each_core_is_taken_once_and_can_be_given_back(tmp_path: Path):
 def test_another_worker_has_what_is_left_and_its_cores_come_back_when_it_is_killed(tmp_path: Path):
     cores = Cores(3, tmp_path / "cores")
     assert cores.take() == 0
-    worker = subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(tmp_path / "cores")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert worker.stdout is not None
-        assert worker.stdout.readline() == "[1, 2, None, None]\n"
+    with another_worker(tmp_path / "cores", "[cores.take() for _ in range(4)]") as said:
+        assert said == "[1, 2, None, None]"
         assert cores.take() is None
-    finally:
-        worker.kill()
-        worker.communicate()
     assert until(lambda: cores.take() is not None, 5)
 
 
@@ -73,6 +78,46 @@ def test_a_spare_core_is_none_that_was_in_use_a_moment_ago(tmp_path: Path):
     cores.give(0)
 
     assert until(lambda: cores.take(spare=True) == 0, 5)
+
+
+def test_nobody_takes_a_spare_core_while_somebody_does_without(tmp_path: Path):
+    cores = Cores(3, tmp_path / "cores")
+    with another_worker(tmp_path / "cores", "cores.share()") as said:
+        assert said == "3"
+        assert cores.take(spare=True) is None
+        assert cores.take() == 0, "for the first batch of a worker it is there"
+    assert until(lambda: cores.take(spare=True) == 1, 5)
+
+    places = [cores.share(), cores.share()]
+    assert len({*places, 0, 1, 2}) == 5
+    cores.give(places[0])
+    assert cores.take(spare=True) is None
+    with another_worker(tmp_path / "cores", "cores.take(spare=True)") as said:
+        assert said == "None"
+    cores.give(places[1])
+    with another_worker(tmp_path / "cores", "cores.take(spare=True)") as said:
+        assert said == "2"
+
+
+@on_a_loop
+async def test_a_lane_that_does_without_a_core_says_so():
+    cores = Cores(2)
+    taken = [cores.take(), cores.take()]
+    toy = Toy()
+    toy.gate.clear()
+    one = scheduler(toy, cores=cores)
+    [job] = submitted(one, wanted(0))
+    await soon(toy.entered.is_set)
+    for core in taken:
+        assert core is not None
+        cores.give(core)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("brigantine.cores._SPARE_S", 0.0)
+        assert cores.take(spare=True) is None
+        toy.gate.set()
+        await job.done
+        await soon(lambda: cores.take(spare=True) == 0)
+    one.close()
 
 
 @on_a_loop
