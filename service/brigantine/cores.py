@@ -14,6 +14,7 @@ import itertools
 import math
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 
 __all__ = ["Cores"]
@@ -35,41 +36,40 @@ class Cores:
         self._count = count
         self._file = None if file is None else os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
         self._mine: set[int] = set()
-        self._found_none_s = -math.inf
+        self._others_have_s = -math.inf
 
-    def take(self, spare: bool = False) -> int | None:
-        """A core that nobody uses; None when there is none. `give` it back.
+    def take(self) -> int:
+        """A core that nobody uses, or a number beyond them, which says that somebody does without. `give` it back."""
+        core = self._found()
+        return self._without() if core is None else core
+
+    def take_spare(self, patient: bool = False) -> int | None:
+        """A core for a batch beside another one, if there is one that nobody does without.
 
         Args:
-            spare: none that may be free only between two batches of another worker: there must have been one whenever
-                one was asked for in the last `_SPARE_S`, and nobody may do without.
+            patient: none that may be free only between two batches of another worker, which was found to have it in the
+                last `_SPARE_S`.
         """
-        now = time.monotonic()
-        found = (core for core in range(self._count) if core not in self._mine and self._lock(core))
-        core = next(found, None)
-        if core is None:
-            self._found_none_s = now
-        elif spare and (now - self._found_none_s < _SPARE_S or self._is_shared()):
-            self._unlock(core)
+        if self._is_wanted() or (core := self._found()) is None:
             return None
-        else:
-            self._mine.add(core)
+        if patient and time.monotonic() - self._others_have_s < _SPARE_S:
+            self.give(core)
+            return None
         return core
 
-    def share(self) -> int:
-        """To be given back like a core, for who does without: until then nobody takes a spare one."""
-        place = next(place for place in itertools.count(self._count) if place not in self._mine)
-        self._mine.add(place)
-        if self._file is not None:
-            fcntl.lockf(self._file, fcntl.LOCK_SH, 1, self._count)
-        return place
+    def trade(self, core: int) -> int:
+        """A core for who does without, if there is one by now; else what was given."""
+        if core < self._count or (found := self._found()) is None:
+            return core
+        self.give(core)
+        return found
 
     def give(self, core: int) -> None:
-        """A core that `take` has returned is free."""
+        """A core is free, or somebody does without no more."""
         self._mine.remove(core)
         if core < self._count:
             self._unlock(core)
-        elif not self._shares():
+        elif max(self._mine, default=0) < self._count:
             self._unlock(self._count)
 
     def close(self) -> None:
@@ -78,12 +78,26 @@ class Cores:
             os.close(self._file)
             self._file = None
 
-    def _shares(self) -> bool:
-        return any(place >= self._count for place in self._mine)
+    def _found(self) -> int | None:
+        for core in range(self._count):
+            if core not in self._mine and self._lock(core):
+                self._mine.add(core)
+                return core
+        if not self._mine.issuperset(range(self._count)):
+            self._others_have_s = time.monotonic()
+        return None
 
-    def _is_shared(self) -> bool:
+    def _without(self) -> int:
+        place = next(place for place in itertools.count(self._count) if place not in self._mine)
+        self._mine.add(place)
+        if self._file is not None:
+            with suppress(BlockingIOError):  # somebody looks at this moment
+                fcntl.lockf(self._file, fcntl.LOCK_SH | fcntl.LOCK_NB, 1, self._count)
+        return place
+
+    def _is_wanted(self) -> bool:
         """Whether somebody does without a core."""
-        if self._shares() or not self._lock(self._count):
+        if max(self._mine, default=0) >= self._count or not self._lock(self._count):
             return True
         self._unlock(self._count)
         return False

@@ -68,7 +68,7 @@ class _Work:
 
     lane: Lane
     core: int | None = None
-    """The core that it has taken for what it does."""
+    """The core that it has taken for what it does, or what says that it does without."""
     stepping: bool = False
     """Whether its rows go on from step to step; others can join these."""
     puts: int = 0
@@ -130,9 +130,8 @@ class Scheduler:
         self._held = 0  # rows of all jobs that are not over
         self._held_bytes = 0
         self._row_s = 0.0  # seconds that one lane needs for one row, smoothed
-        self._unmeasured = (
-            max_batch if steps else 0
-        )  # the first to end of a batch seems to have taken all its time
+        # The first to end of a batch seems to have taken all its time.
+        self._unmeasured = max_batch if steps else 0
         self._finished: list[Job] = []
         self._timer: asyncio.TimerHandle | None = None
         self._feeding: asyncio.AbstractEventLoop | None = None
@@ -257,10 +256,10 @@ class Scheduler:
             if beside and not self._wakes():
                 break
             if self._cores is not None:
-                work.core = self._cores.take(spare=beside and self._lasts_s() < _LONG_S)
-                if work.core is None and beside:
+                patient = self._lasts_s() < _LONG_S
+                work.core = self._cores.take_spare(patient) if beside else self._cores.take()
+                if work.core is None:
                     break
-                work.core = self._cores.share() if work.core is None else work.core
             takers.append(work)
         return takers
 
@@ -276,15 +275,16 @@ class Scheduler:
         return math.ceil(self._waiting / max(1, min(self._parallel, lanes)))
 
     def _rest(self, work: _Work) -> None:
+        """A lane with nothing to do needs no core; one that does without may have one by now."""
         if self._cores is not None and work.core is not None:
-            self._cores.give(work.core)
-            work.core = None
+            work.core = self._cores.trade(work.core) if _is_busy(work) else self._cores.give(work.core)
 
     def _wakes(self) -> bool:
         """Whether the request whose turn it is is worth several lanes."""
         return bool(self._queue) and self._lasts_s() >= self._wake_s
 
     def _lasts_s(self) -> float:
+        """How long the request whose turn it is lasts by itself; there must be one."""
         first = next(iter(self._queue))
         return (first.rows - first.taken) * self._row_s
 
@@ -334,8 +334,7 @@ class Scheduler:
             self._unmeasured -= made
             work.busy_s = 0.0
         work.stepping = self._steps or (work.rows > 0 and (work.stepping or not work.puts))
-        if not _is_busy(work):
-            self._rest(work)
+        self._rest(work)
         self._feed()
 
     def _show(self, work: _Work, number: int, index: int, media: Media) -> None:

@@ -114,7 +114,7 @@ class Report(NamedTuple):
     steps: list[Step]
     """More than one after an exception."""
     prepare_s: float
-    """Seconds in which the rows that joined were prepared."""
+    """Seconds in which the rows that joined waited for their turn and were prepared."""
     busy_s: float
     """From taking it up to the last row rendered."""
     parts: Sequence[tuple[int, int, Media]] = ()
@@ -206,6 +206,8 @@ class Station:
         begin = time.perf_counter()
         self._drop(gone)
         stayed = [order for order in orders if order.job not in gone]  # some left before they had joined
+        if not stayed:
+            return []
         # Python runs in one thread at a time: of two that prepare together both are late, and no core computes.
         has_turn = self._turn.acquire(timeout=_TURN_S)
         try:

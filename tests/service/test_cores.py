@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from brigantine.cores import Cores
@@ -13,7 +14,7 @@ from brigantine.job import Job
 from brigantine.scheduler import Scheduler
 
 from tests.e2e.server import until
-from tests.service.toys import Toy, on_a_loop, scheduler, wanted
+from tests.service.toys import Speller, Toy, on_a_loop, scheduler, wanted
 from tests.service.toys import until as soon
 
 
@@ -27,6 +28,7 @@ def submitted(one: Scheduler, *jobs: Job) -> list[Job]:
 WORKER = """
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from brigantine.cores import Cores
 
 cores = Cores(3, Path(sys.argv[1]))
@@ -50,73 +52,100 @@ def another_worker(file: Path, does: str) -> Iterator[str]:
 
 def test_each_core_is_taken_once_and_can_be_given_back(tmp_path: Path):
     for cores in (Cores(2), Cores(2, tmp_path / "cores")):
-        taken = [cores.take(), cores.take(), cores.take()]
-        assert taken == [0, 1, None]
-        cores.give(0)
-        assert [cores.take(), cores.take()] == [0, None]
+        assert [cores.take(), cores.take()] == [0, 1]
+        assert [cores.take(), cores.take()] == [2, 3], "who does without one has a number of its own"
+        for number in (3, 0, 2):
+            cores.give(number)
+        assert [cores.take(), cores.take_spare()] == [0, None]
         cores.close()
 
 
 def test_another_worker_has_what_is_left_and_its_cores_come_back_when_it_is_killed(tmp_path: Path):
     cores = Cores(3, tmp_path / "cores")
     assert cores.take() == 0
-    with another_worker(tmp_path / "cores", "[cores.take() for _ in range(4)]") as said:
-        assert said == "[1, 2, None, None]"
-        assert cores.take() is None
-    assert until(lambda: cores.take() is not None, 5)
+    with another_worker(tmp_path / "cores", "[cores.take() for _ in range(3)]") as said:
+        assert said == "[1, 2, 3]"
+        assert cores.take_spare() is None
+    assert until(lambda: cores.take_spare() == 1, 5)
 
 
 def test_a_spare_core_is_none_that_was_in_use_a_moment_ago(tmp_path: Path):
-    cores = Cores(1, tmp_path / "cores")
-    assert cores.take(spare=True) == 0
-    assert cores.take() is None
-    cores.give(0)
+    cores = Cores(3, tmp_path / "cores")
+    with another_worker(tmp_path / "cores", "[cores.take() for _ in range(3)]"):
+        assert cores.take_spare(patient=True) is None
+    assert until(lambda: cores.take_spare() == 0, 5), "the next one in any case"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("brigantine.cores._SPARE_S", 60.0)
-        assert cores.take(spare=True) is None
-        assert cores.take() == 0, "it was not kept"
+        assert cores.take_spare(patient=True) is None
+        assert cores.take() == 1, "it was not kept"
+
+    assert until(lambda: cores.take_spare(patient=True) == 2, 5)
+
+
+def test_a_workers_own_cores_are_in_nobody_elses_use():
+    cores = Cores(1)
+    assert cores.take_spare(patient=True) == 0
+    assert cores.take_spare(patient=True) is None
     cores.give(0)
 
-    assert until(lambda: cores.take(spare=True) == 0, 5)
+    assert cores.take_spare(patient=True) == 0
 
 
 def test_nobody_takes_a_spare_core_while_somebody_does_without(tmp_path: Path):
     cores = Cores(3, tmp_path / "cores")
-    with another_worker(tmp_path / "cores", "cores.share()") as said:
+    assert [cores.take() for _ in range(3)] == [0, 1, 2]
+    with another_worker(tmp_path / "cores", "cores.take()") as said:
         assert said == "3"
-        assert cores.take(spare=True) is None
+        cores.give(0)
+        assert cores.take_spare() is None
         assert cores.take() == 0, "for the first batch of a worker it is there"
-    assert until(lambda: cores.take(spare=True) == 1, 5)
+        cores.give(0)
+    assert until(lambda: cores.take_spare() == 0, 5)
 
-    places = [cores.share(), cores.share()]
-    assert len({*places, 0, 1, 2}) == 5
+    places = [cores.take(), cores.take()]
     cores.give(places[0])
-    assert cores.take(spare=True) is None
-    with another_worker(tmp_path / "cores", "cores.take(spare=True)") as said:
+    cores.give(0)
+    with another_worker(tmp_path / "cores", "cores.take_spare()") as said:
         assert said == "None"
     cores.give(places[1])
-    with another_worker(tmp_path / "cores", "cores.take(spare=True)") as said:
-        assert said == "2"
+    with another_worker(tmp_path / "cores", "cores.take_spare()") as said:
+        assert said == "0"
+
+
+def test_who_does_without_trades_that_for_a_core():
+    cores = Cores(1)
+    assert cores.take() == 0
+    place = cores.take()
+    assert cores.trade(place) == place
+    cores.give(0)
+    assert cores.trade(place) == 0
+    assert cores.trade(0) == 0
+    cores.give(0)
+
+    assert cores.take_spare() == 0, "nobody does without any more"
 
 
 @on_a_loop
-async def test_a_lane_that_does_without_a_core_says_so():
+async def test_a_lane_that_begins_without_a_core_has_the_next_one():
     cores = Cores(2)
-    taken = [cores.take(), cores.take()]
-    toy = Toy()
-    toy.gate.clear()
-    one = scheduler(toy, cores=cores)
-    [job] = submitted(one, wanted(0))
-    await soon(toy.entered.is_set)
-    for core in taken:
-        assert core is not None
+    others = [cores.take(), cores.take()]
+    speller = Speller()
+    speller.paced = True
+    one = scheduler(speller, cores=cores)
+    [job] = submitted(one, wanted(3))
+    await soon(speller.stepped.is_set)
+    assert one._works[0].core == 2
+    for core in others:
         cores.give(core)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("brigantine.cores._SPARE_S", 0.0)
-        assert cores.take(spare=True) is None
-        toy.gate.set()
-        await job.done
-        await soon(lambda: cores.take(spare=True) == 0)
+    assert cores.take_spare() is None
+    for _ in range(2):
+        speller.go_on.release()
+    await soon(lambda: one._works[0].core == 0)
+    assert cores.take_spare() == 1
+
+    speller.go_on.release(10)
+    await job.done
+    await soon(lambda: one._works[0].core is None)
     one.close()
 
 
@@ -124,10 +153,10 @@ async def test_a_lane_that_does_without_a_core_says_so():
 async def test_a_second_batch_waits_for_a_core_that_nobody_uses():
     cores = Cores(2)
     others = cores.take()
-    assert others is not None
     toy = Toy()
     toy.gate.clear()
     one = scheduler(toy, 2, cores=cores)
+    one._row_s = 5.0  # as if that had been measured
     first, second = wanted(0), wanted(1)
     one.submit(first)
     await soon(toy.entered.is_set)
@@ -139,12 +168,12 @@ async def test_a_second_batch_waits_for_a_core_that_nobody_uses():
     third = wanted(2)
     one.submit(third)
     await soon(lambda: [work.puts for work in one._works] == [1, 1])
-    assert cores.take() is None
+    assert cores.take_spare() is None
     toy.gate.set()
     for job in (first, second, third):
         await job.done
     await soon(lambda: not any(work.puts for work in one._works))
-    assert cores.take() is not None
+    assert cores.take_spare() is not None
     one.close()
 
 
@@ -183,21 +212,19 @@ async def test_a_second_thread_is_woken_only_for_a_request_that_lasts():
 
 @on_a_loop
 async def test_a_short_request_has_no_second_lane_while_a_core_is_free_for_a_moment():
-    cores = Cores(2)
-    others = cores.take()
-    assert others is not None
     toy = Toy()
     toy.gate.clear()
-    one = scheduler(toy, 2, cores=cores)
-    one._row_s = 5.0  # as if that had been measured
-    with pytest.MonkeyPatch.context() as patch:
+    with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr("brigantine.cores._SPARE_S", 60.0)
         patch.setattr("brigantine.scheduler._LONG_S", 10.0)
-        jobs = submitted(one, wanted(0))
-        await soon(toy.entered.is_set)
-        jobs += submitted(one, wanted(1))
-        await soon(lambda: not one._feeding)  # and has found no core
-        cores.give(others)
+        cores = Cores(3, Path(folder, "cores"))
+        one = scheduler(toy, 2, cores=cores)
+        one._row_s = 5.0  # as if that had been measured
+        with another_worker(Path(folder, "cores"), "[cores.take(), cores.take()]"):
+            jobs = submitted(one, wanted(0))
+            await soon(toy.entered.is_set)
+            jobs += submitted(one, wanted(1))
+            await soon(lambda: not one._feeding)  # and has found no core
         jobs += submitted(one, wanted(2))
         await soon(lambda: not one._feeding)
         assert [work.puts for work in one._works] == [1, 0]
@@ -206,9 +233,9 @@ async def test_a_short_request_has_no_second_lane_while_a_core_is_free_for_a_mom
 
         [long] = submitted(one, wanted(3, rows=8))
         await soon(lambda: [work.puts for work in one._works] == [1, 1])
-    toy.gate.set()
-    await long.done
-    one.close()
+        toy.gate.set()
+        await long.done
+        one.close()
 
 
 @on_a_loop
