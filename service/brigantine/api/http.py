@@ -253,6 +253,8 @@ class Watch:
         self._timer.cancel()
         if self._task is not None:
             self._task.cancel()
+            # It ends with an error that remembers us: all that we hold would wait for the garbage collector.
+            self._task = None
 
     def _start(self) -> None:
         self._task = asyncio.ensure_future(self._wait())

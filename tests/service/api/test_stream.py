@@ -8,12 +8,16 @@ import tracemalloc
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 from brigantine.api import ACCESS, stream
+from brigantine.api.http import Watch
 from brigantine.engine import Engine
 from brigantine.settings import Settings
+from starlette.requests import Request
 from starlette.testclient import TestClient
+from starlette.types import Message
 
 from tests.service.api.wire import Wire, chunks, events, pieces
 from tests.service.toys import plugin_of, until
@@ -308,3 +312,26 @@ def test_the_parts_of_a_model_in_a_process_of_its_own_come_too(prose: Engine, tm
         run(scenario())
     finally:
         engine.close()
+
+
+def test_a_watch_that_has_stopped_does_not_wait_for_the_garbage_collector():
+    async def scenario() -> None:
+        nothing = asyncio.Event()
+
+        async def receive() -> Message:
+            await nothing.wait()
+            raise AssertionError
+
+        watch = Watch(Request({"type": "http"}, receive), 0.0)
+        await asyncio.sleep(0.01)
+        watch.stop()
+        left = ref(watch)
+        del watch
+        await asyncio.sleep(0.01)
+        assert left() is None
+
+    gc.disable()
+    try:
+        run(scenario())
+    finally:
+        gc.enable()
