@@ -111,11 +111,11 @@ class LanguageConfig(Config, frozen=True):
     layers: int = Field(4, ge=1, le=128)
     heads: int = Field(4, ge=1, le=128)
     """Attention heads, each of `width / heads` numbers."""
-    key_heads: int = Field(4, ge=1, le=128)
+    key_heads: int = Field(1, ge=1, le=128)
     """Heads of keys and values, each shared by `heads / key_heads` heads: what the cache holds."""
     width: int = Field(256, ge=16, le=8192)
     """Numbers that stand for one token between two layers."""
-    inner_width: int = Field(704, ge=16, le=32768)
+    inner_width: int = Field(832, ge=16, le=32768)
     """Numbers inside the feed-forward part of a layer."""
     context_tokens: int = Field(256, ge=8, le=8192)
     """Tokens of one window: what it is trained on is what it can be served with."""
