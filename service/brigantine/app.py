@@ -18,6 +18,7 @@ import shutil
 import signal
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -45,7 +46,7 @@ log = logging.getLogger("brigantine")
 _WORKERS_NEED = (
     "_bentoml_impl.server.app",
     "uvicorn.lifespan.on",
-    "uvicorn.protocols.http.httptools_impl",
+    "brigantine.api.direct",
     "uvloop",
     "numpy.random",
     "tokenizers",
@@ -119,16 +120,21 @@ class _Service(bentoml.Service[Any]):
     """A BentoML service whose outermost layer is ours: what BentoML puts around an app costs more than an image."""
 
     def to_asgi(self, is_main: bool = True) -> Any:
-        from uvicorn.config import LOOP_FACTORIES  # noqa: PLC0415 - the supervisor need not have it
+        # The supervisor need not have them.
+        from uvicorn.config import HTTP_PROTOCOLS, LOOP_FACTORIES  # noqa: PLC0415
 
-        LOOP_FACTORIES["auto"] = "brigantine.fair:loops"  # BentoML's worker asks for it next
-        return _traced(Entry(super().to_asgi(is_main), host=_host))
+        from .api.direct import DirectProtocol  # noqa: PLC0415
+
+        entry = Entry(super().to_asgi(is_main), host=_host)
+        LOOP_FACTORIES["auto"] = "brigantine.fair:loops"  # BentoML's worker asks for both next
+        if BentoMLContainer.config.tracing.sample_rate.get():
+            return _traced(entry)
+        HTTP_PROTOCOLS["auto"] = cast(Any, partial(DirectProtocol, entry))
+        return entry
 
 
 def _traced(app: Entry) -> Any:
-    """`app` in BentoML's layer for spans, when BentoML's configuration asks for traces."""
-    if not BentoMLContainer.config.tracing.sample_rate.get():
-        return app
+    """`app` in BentoML's layer for spans."""
     from opentelemetry.instrumentation.asgi import (  # pyright: ignore[reportMissingTypeStubs] # noqa: PLC0415
         OpenTelemetryMiddleware,
     )

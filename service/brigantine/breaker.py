@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 from .errors import BrigantineError, ModelFailing
 
@@ -48,7 +47,7 @@ class Breaker:
         self._probing = False
 
     def attempt(self) -> Attempt:
-        """A context manager around one request.
+        """One request that begins. Whoever has it must `end` it.
 
         Raises:
             ModelFailing: the model rests; carries the seconds after which it may be asked again.
@@ -109,10 +108,6 @@ class Attempt:
         self._breaker = breaker
         self._probe = probe
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def end(self, error: BaseException | None) -> None:
+        """It has been answered, or has failed by this error."""
         self._breaker.end(error, self._probe)

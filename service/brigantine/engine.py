@@ -12,7 +12,7 @@ from pathlib import Path
 from random import getrandbits
 from typing import Any, NamedTuple
 
-from .breaker import Breaker
+from .breaker import Attempt, Breaker
 from .cores import Cores
 from .discovery import AnyPlugin
 from .errors import BrigantineError, DeadlineExceeded, NotAcceptable
@@ -28,12 +28,14 @@ from .scheduler import Scheduler
 from .settings import Settings, cores
 from .station import Station
 
-__all__ = ["Caller", "Engine", "Generation", "Served"]
+__all__ = ["Caller", "Engine", "Generation", "Making", "Served"]
 
 log = logging.getLogger(__name__)
 
 _WAKE_S = 0.005
 """A CPU's cores have other workers' threads to run; one more of this process pays only for a request that lasts."""
+_GONE = 499
+"""The client hung up; nginx's word for it."""
 _GPU_THREADS = 3
 """One thread's batch is on the device while the others prepare and encode theirs."""
 
@@ -127,10 +129,76 @@ class Served:
             )
         return wanted
 
+    def end(self, attempt: Attempt | None, error: BaseException | None) -> None:
+        """A request is over: made, or failed by this error."""
+        if attempt is not None:
+            attempt.end(error)
+        if error is None:
+            self.metrics.end(200)
+        elif isinstance(error, asyncio.CancelledError):
+            self.metrics.end(_GONE)
+        else:
+            self.metrics.end(error.status if isinstance(error, BrigantineError) else BrigantineError.status)
+
     def bucket(self, rows: int) -> int:
         """How many rows a batch of `rows` is padded to, as far as this process knows."""
         loaded = self.record.loaded
         return loaded.session.bucket(rows) if isinstance(loaded, Plugin) else rows
+
+
+class Making:
+    """A request that is being made."""
+
+    def __init__(self, served: Served, attempt: Attempt, job: Job, begin_s: float, within_s: float) -> None:
+        self.done = job.done
+        """Finishes, or fails, when it is over. Cancel it when nobody waits for it any more."""
+        self._served = served
+        self._attempt = attempt
+        self._job = job
+        self._begin_s = begin_s
+        self._within_s = within_s
+        self._deadline = job.done.get_loop().call_later(within_s, self._expire)
+        job.done.add_done_callback(self._end)
+
+    def generation(self) -> Generation:
+        """What has become of it, once it is done.
+
+        Raises:
+            DeadlineExceeded, GenerationFailed, NotReady: it has failed.
+            asyncio.CancelledError: it was cancelled.
+        """
+        self.done.result()
+        now = time.perf_counter()
+        job = self._job
+        rows = [job.made[index] for index in range(job.rows)]
+        taken_s, started_s = min(row.taken_s for row in rows), min(row.started_s for row in rows)
+        computed_s, batch_rows = max(row.computed_s for row in rows), max(row.batch_rows for row in rows)
+        stages_s = (taken_s - job.submitted_s, started_s - taken_s, computed_s - started_s, now - computed_s)
+        return Generation(
+            id=f"gen-{getrandbits(128):032x}",
+            model=self._served.record.name,
+            created=int(time.time()),
+            seeds=[row.seed for row in rows],
+            media=job.media,
+            stages_s=dict(zip(STAGES, stages_s, strict=True)),
+            total_s=now - self._begin_s,
+            batch_rows=batch_rows,
+            bucket=self._served.bucket(batch_rows),
+        )
+
+    def _expire(self) -> None:
+        if not self.done.done():
+            self.done.set_exception(
+                DeadlineExceeded(
+                    f"model {self._served.record.name!r} did not answer within {self._within_s:g} s "
+                    "(BRIGANTINE_TIMEOUT_S or X-Request-Timeout-Ms, the shorter of the two); ask for fewer at a time, "
+                    "or try again later"
+                )
+            )
+
+    def _end(self, done: asyncio.Future[None]) -> None:
+        self._deadline.cancel()
+        self._served.end(self._attempt, asyncio.CancelledError() if done.cancelled() else done.exception())
 
 
 class Engine:
@@ -191,27 +259,37 @@ class Engine:
             ModelNotFound, NotReady, BadParams, NotAcceptable, QueueFull, DeadlineExceeded, GenerationFailed.
             asyncio.CancelledError: `caller.gone` is done.
         """
+        making = self.begin(model, body, media_type, caller, also)
+        await making.done
+        return making.generation()
+
+    def begin(
+        self,
+        model: str,
+        body: Mapping[str, Any],
+        media_type: str | None = None,
+        caller: Caller = _ANYBODY,
+        also: Iterable[str] = (),
+    ) -> Making:
+        """Begin to make what `body` asks for; as `generate`, for who does not wait in a task."""
         served = self.served(model)
-        begin = time.perf_counter()
-        status = 500
+        begin_s = time.perf_counter()
         served.metrics.begin()
+        attempt: Attempt | None = None
         try:
-            with served.breaker.attempt():
-                served.scheduler.check()  # before any work for what has no place
-                request = parse(served.request, body, also)
-                kind = served.media_type(media_type)
-                job = Job(body, request, seed_of(request), kind, request.n, caller.size, caller.on_part)
-                await _answer(served, job, min(caller.timeout_s, self.settings.timeout_s), caller.gone)
-            status = 200
-        except BrigantineError as error:
-            status = error.status
+            attempt = served.breaker.attempt()
+            served.scheduler.check()  # before any work for what has no place
+            request = parse(served.request, body, also)
+            kind = served.media_type(media_type)
+            job = Job(body, request, seed_of(request), kind, request.n, caller.size, caller.on_part)
+            within_s = min(caller.timeout_s, self.settings.timeout_s)
+            served.scheduler.submit(job, within_s)
+        except BaseException as error:
+            served.end(attempt, error)
             raise
-        except asyncio.CancelledError:
-            status = 499  # the client hung up; nginx's word for it
-            raise
-        finally:
-            served.metrics.end(status)
-        return _generation(served, job, begin)
+        if caller.gone is not None:
+            caller.gone.add_done_callback(lambda _: job.done.cancel())
+        return Making(served, attempt, job, begin_s, within_s)
 
     def _publish_state(self) -> None:
         for plugin in self.registry.plugins.values():
@@ -235,44 +313,3 @@ def _lanes(record: ModelRecord, settings: Settings) -> list[ThreadLane] | list[P
         )
     turn = threading.Lock()
     return [ThreadLane(Station(record.loaded, settings.max_n, turn)) for _ in range(threads)]
-
-
-async def _answer(served: Served, job: Job, within_s: float, gone: asyncio.Future[Any] | None) -> None:
-    """Wait until the job is done, its deadline passes, or `gone` is done."""
-
-    def expire() -> None:
-        if not job.done.done():
-            job.done.set_exception(
-                DeadlineExceeded(
-                    f"model {served.record.name!r} did not answer within {within_s:g} s (BRIGANTINE_TIMEOUT_S or "
-                    "X-Request-Timeout-Ms, the shorter of the two); ask for fewer at a time, or try again later"
-                )
-            )
-
-    served.scheduler.submit(job, within_s)
-    timer = job.done.get_loop().call_later(within_s, expire)
-    if gone is not None:
-        gone.add_done_callback(lambda _: job.done.cancel())
-    try:
-        await job.done
-    finally:
-        timer.cancel()
-
-
-def _generation(served: Served, job: Job, begin: float) -> Generation:
-    now = time.perf_counter()
-    rows = [job.made[index] for index in range(job.rows)]
-    taken_s, started_s = min(row.taken_s for row in rows), min(row.started_s for row in rows)
-    computed_s, batch_rows = max(row.computed_s for row in rows), max(row.batch_rows for row in rows)
-    stages_s = (taken_s - job.submitted_s, started_s - taken_s, computed_s - started_s, now - computed_s)
-    return Generation(
-        id=f"gen-{getrandbits(128):032x}",
-        model=served.record.name,
-        created=int(time.time()),
-        seeds=[row.seed for row in rows],
-        media=job.media,
-        stages_s=dict(zip(STAGES, stages_s, strict=True)),
-        total_s=now - begin,
-        batch_rows=batch_rows,
-        bucket=served.bucket(batch_rows),
-    )

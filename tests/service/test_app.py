@@ -9,6 +9,7 @@ import uvicorn.config
 import uvloop
 from bentoml._internal.configuration.containers import BentoMLContainer
 from brigantine.api import Entry
+from brigantine.api.direct import DirectProtocol
 from brigantine.app import Brigantine, preflight
 from brigantine.session import RuntimeMissing, runtime
 from opentelemetry.sdk.trace import TracerProvider
@@ -44,6 +45,17 @@ def test_bentomls_worker_runs_in_a_loop_that_takes_its_share_of_the_connections(
     assert uvicorn.config.LOOP_FACTORIES["auto"] == "brigantine.fair:loops"
 
 
+def test_bentomls_worker_speaks_http_by_our_protocol(monkeypatch: pytest.MonkeyPatch):
+    """The seam: BentoML's worker has uvicorn choose its protocol, and uvicorn asks a table for it."""
+    monkeypatch.setitem(uvicorn.config.HTTP_PROTOCOLS, "auto", None)
+    app = cast(Any, Brigantine).to_asgi()
+    config = uvicorn.Config(app)
+    config.load()
+
+    protocol: Any = config.http_protocol_class
+    assert (protocol.func, protocol.args) == (DirectProtocol, (app,))
+
+
 def test_bentomls_spans_are_there_when_its_configuration_asks_for_them(monkeypatch: pytest.MonkeyPatch):
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
@@ -51,9 +63,13 @@ def test_bentomls_spans_are_there_when_its_configuration_asks_for_them(monkeypat
     wanted = {"services": {"brigantine": {"tracing": {"sample_rate": 1.0}}}}
     monkeypatch.setenv("BENTOML_CONFIG_OVERRIDES", json.dumps(wanted))
     BentoMLContainer.tracer_provider.set(provider)
+    monkeypatch.setitem(uvicorn.config.HTTP_PROTOCOLS, "auto", "uvicorn's")
     try:
         app = cast(Any, Brigantine).to_asgi()
         TestClient(app).get("/livez")
+        assert uvicorn.config.HTTP_PROTOCOLS["auto"] == "uvicorn's", (
+            "a request that passed by would have no span"
+        )
     finally:
         BentoMLContainer.tracer_provider.reset()
         monkeypatch.undo()

@@ -17,12 +17,11 @@ class Clock:
 def tries(breaker: Breaker, error: Exception | None = None) -> str:
     """What a request sees."""
     try:
-        with breaker.attempt():
-            if error is not None:
-                raise error
+        attempt = breaker.attempt()
     except ModelFailing:
         return "refused"
-    except Exception:
+    attempt.end(error)
+    if error is not None:
         return "failed"
     return "made"
 
@@ -61,8 +60,9 @@ def test_one_request_at_a_time_probes(breaker: Breaker, clock: Clock):
     for _ in range(3):
         tries(breaker, broken())
     clock.now += 1.01
-    with breaker.attempt():
-        assert tries(breaker) == "refused"
+    probe = breaker.attempt()
+    assert tries(breaker) == "refused"
+    probe.end(None)
     assert tries(breaker) == "made"
 
 
@@ -129,8 +129,9 @@ def test_what_ran_before_the_rest_says_nothing_about_the_probe(breaker: Breaker,
     for _ in range(3):
         tries(breaker, broken())
     clock.now += 1.01
-    with breaker.attempt():
-        for attempt, error in zip(early, (broken(), BadRequest("no JSON")), strict=True):
-            attempt.__exit__(type(error), error, None)
-        assert tries(breaker) == "refused", "the probe still runs"
+    probe = breaker.attempt()
+    for attempt, error in zip(early, (broken(), BadRequest("no JSON")), strict=True):
+        attempt.end(error)
+    assert tries(breaker) == "refused", "the probe still runs"
+    probe.end(None)
     assert tries(breaker) == "made"

@@ -24,16 +24,17 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..engine import Engine
-from ..errors import NotReady
+from ..errors import BrigantineError, NotReady
 from . import admin, chat, completions, generations, native
 from .access import AccessLog
 from .http import as_ours, error_response
+from .plan import Planner
 from .routes import Router
 from .stream import EVENTS
 
-__all__ = ["Entry", "Host"]
+__all__ = ["GONE", "Entry", "Exchange", "Host"]
 
-_GONE = 499
+GONE = 499
 """Nobody is there to read a status; nginx's word for it, for the log."""
 _STREAM_BUFFER = 1 << 15
 """Bytes of a stream that may wait for its client here, and twice as many in the kernel, which doubles the number."""
@@ -53,6 +54,35 @@ class Host:
     """Whether no new work is taken, and no connection kept."""
 
 
+class Exchange:
+    """One HTTP request and its answer: the id that both have, and the line in the log.
+
+    Args:
+        scope: the request, which learns of the host and the id.
+        host: what the routes reach.
+    """
+
+    __slots__ = ("_begin_s", "_host", "_scope", "request_id")
+
+    def __init__(self, scope: Scope, host: Host) -> None:
+        self.request_id = _request_id(scope)
+        self._scope = scope
+        self._host = host
+        self._begin_s = time.perf_counter()
+        scope["state"] = {"host": host, "request_id": self.request_id}
+
+    @property
+    def is_last(self) -> bool:
+        """Whether its connection is not kept."""
+        return self._host.stopping
+
+    def end(self, status: int) -> None:
+        """It is over."""
+        if self._host.access is not None:
+            took_s = time.perf_counter() - self._begin_s
+            self._host.access.note(self._scope["method"], _path(self._scope), status, took_s, self.request_id)
+
+
 class Entry:
     """Answers every HTTP request; hands anything else (the lifespan) to the app inside."""
 
@@ -67,9 +97,8 @@ class Entry:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(send, _request_id(scope), self._host)
-        scope["state"] = {"host": self._host, "request_id": answer.request_id}
-        begin = time.perf_counter()
+        exchange = self.exchange(scope)
+        answer = _Answer(send, exchange)
         try:
             response = await self._response(scope, receive)
             await response(scope, receive, answer)
@@ -80,35 +109,48 @@ class Entry:
                 raise  # too late for an error object: the connection must break
             await error_response(as_ours(error, scope))(scope, receive, answer)
         finally:
-            if self._host.access is not None:
-                took_s = time.perf_counter() - begin
-                self._host.access.note(
-                    scope["method"], _path(scope), answer.status, took_s, answer.request_id
-                )
+            exchange.end(answer.status)
+
+    def exchange(self, scope: Scope) -> Exchange:
+        """The exchange that a request begins."""
+        return Exchange(scope, self._host)
+
+    def planner(self, scope: Scope, size: int) -> Planner | None:
+        """What plans the answer to a request with a body of so many bytes.
+
+        None where no plan is all that there is to the answer; `__call__` has it, or says why there is none.
+        """
+        engine = self._host.engine
+        if engine is None or self._host.stopping or size > engine.settings.max_body_bytes:
+            return None
+        try:
+            route, scope["path_params"] = self._router.find(scope["method"], scope["path"])
+        except BrigantineError:
+            return None
+        return route.planner
 
     async def _response(self, scope: Scope, receive: Receive) -> Response:
         if self._host.stopping and scope["path"] not in _TO_THE_LAST:
             raise NotReady(
                 "the service is stopping and takes no new work; ask another replica, or try again in a second"
             )
-        endpoint, scope["path_params"] = self._router.find(scope["method"], scope["path"])
-        return await endpoint(Request(scope, receive))
+        route, scope["path_params"] = self._router.find(scope["method"], scope["path"])
+        return await route.endpoint(Request(scope, receive))
 
 
 class _Answer:
     """`send` with the request's id on the answer, and the status remembered."""
 
-    def __init__(self, send: Send, request_id: str, host: Host) -> None:
+    def __init__(self, send: Send, exchange: Exchange) -> None:
         self._send = send
-        self._host = host
-        self.request_id = request_id
+        self._exchange = exchange
         self.status = 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [*message["headers"], (b"x-request-id", self.request_id.encode())]
-            if self._host.stopping:
+            message["headers"] = [*message["headers"], (b"x-request-id", self._exchange.request_id.encode())]
+            if self._exchange.is_last:
                 message["headers"].append((b"connection", b"close"))
             if (b"content-type", EVENTS.encode()) in message["headers"]:
                 self._keep_little()
@@ -134,7 +176,7 @@ class _Answer:
         if self.status and transport is not None:
             transport.abort()
             await asyncio.sleep(0)  # uvicorn hears of it before it misses the rest
-        self.status = _GONE
+        self.status = GONE
 
 
 def _path(scope: Scope) -> str:

@@ -6,6 +6,7 @@ travel beside the standard fields: `extra_body={"seed": 7, "label": 7}` in the o
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictStr
@@ -16,7 +17,8 @@ from ..engine import Generation, Served
 from ..errors import BadParams, FieldError
 from ..request import parse
 from .accept import accepted, as_bytes, check_single
-from .http import Json, b64, engine_of, generate, read_object, served_for, server_timing
+from .http import Json, b64, engine_of, served_for, server_timing
+from .plan import Plan
 from .routes import Route
 
 __all__ = ["GenerationsBody", "routes", "without_effect"]
@@ -46,11 +48,10 @@ class GenerationsBody(BaseModel):
     stream: Literal[False] | None = Field(default=None, description="One answer, no stream.")
 
 
-async def generations(request: Request) -> Response:
+def generations(request: Request, sent: dict[str, Any], size: int) -> Plan:
     """Generate in OpenAI's form; the bytes of one medium for a client that names its type in `Accept`."""
     engine = engine_of(request)
     content = engine.registry.content(request.path_params["plural"])
-    sent, size = await read_object(request, engine.settings)
     body = parse(GenerationsBody, sent)
     served = served_for(engine, content, body.model)
     types = _types(served, body.output_format)
@@ -58,8 +59,8 @@ async def generations(request: Request) -> Response:
     params = _params(served, body.model_extra or {})
     check_single(wanted, params)
     media_type = wanted or types[0]
-    generation = await generate(request, served, params, size, media_type, also=GenerationsBody.model_fields)
-    return _answer(generation, media_type) if wanted is None else as_bytes(generation)
+    answer = partial(_answer, media_type) if wanted is None else as_bytes
+    return Plan(served, params, media_type, answer, also=GenerationsBody.model_fields)
 
 
 def without_effect(content: str) -> tuple[str, ...]:
@@ -68,7 +69,7 @@ def without_effect(content: str) -> tuple[str, ...]:
 
 
 def routes() -> list[Route]:
-    return [Route("/v1/{plural}/generations", generations, "POST")]
+    return [Route.planned("/v1/{plural}/generations", generations)]
 
 
 def _params(served: Served, fields: dict[str, Any]) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def _types(served: Served, output_format: str | None) -> tuple[str, ...]:
     return (formats[output_format],)
 
 
-def _answer(generation: Generation, media_type: str) -> Response:
+def _answer(media_type: str, generation: Generation) -> Response:
     data: list[dict[str, Any]] = []
     for seed, media in zip(generation.seeds, generation.media, strict=True):
         item: dict[str, Any] = {"b64_json": b64(media), "seed": seed, **media.info}

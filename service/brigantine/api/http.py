@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 from binascii import b2a_base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -16,7 +16,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Scope
 
-from ..engine import Caller, Engine, Generation, Served
+from ..engine import Engine, Generation, Served
 from ..errors import (
     BadParams,
     BadRequest,
@@ -34,12 +34,12 @@ from ..settings import Settings
 __all__ = [
     "Json",
     "Watch",
+    "as_object",
     "as_ours",
     "b64",
     "engine_of",
     "error_object",
     "error_response",
-    "generate",
     "header",
     "patience_s",
     "read_object",
@@ -109,13 +109,22 @@ async def read_object(request: Request, settings: Settings) -> tuple[dict[str, A
         raise BodyTooSlow(
             f"body: expected all of it within {settings.timeout_s:g} s (BRIGANTINE_TIMEOUT_S), it is still coming"
         ) from None
+    return as_object(body), len(body)
+
+
+def as_object(body: bytes) -> dict[str, Any]:
+    """A body that is a JSON object.
+
+    Raises:
+        BadRequest: not JSON, or not an object.
+    """
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise BadRequest(f"body: expected JSON, got {_excerpt(body)}: {error}") from None
     if not isinstance(value, dict):
         raise BadRequest(f"body: expected a JSON object, got {_excerpt(body)}")
-    return value, len(body)  # pyright: ignore[reportUnknownVariableType] - what is in it is for `parse` to judge
+    return value  # pyright: ignore[reportUnknownVariableType] - what is in it is for `parse` to judge
 
 
 def header(request: Request, name: bytes) -> list[str]:
@@ -200,41 +209,6 @@ def served_for(engine: Engine, content: str, name: str | None) -> Served:
         got = f"{name!r}, which makes {served.plugin.content}"
         raise BadParams([FieldError("model", f"a model that makes {content}", got)])
     return served
-
-
-async def generate(
-    request: Request,
-    served: Served,
-    body: Mapping[str, Any],
-    size: int,
-    media_type: str | None,
-    also: Iterable[str] = (),
-) -> Generation:
-    """Run the engine for a client that may hang up: then the work is dropped from the queue at once.
-
-    Args:
-        request: the HTTP request, its body read.
-        served: the model.
-        body: the plugin's Params with `n` and `seed`.
-        size: the bytes that the body had.
-        media_type: one of the plugin's types, or None for its default.
-        also: fields that the route has taken out of the body.
-
-    Raises:
-        BadRequest: X-Request-Timeout-Ms is no positive number.
-        ClientDisconnect: the client has gone; there is nobody left to answer.
-    """
-    timeout_s = patience_s(request)
-    watch = Watch(request)
-    try:
-        caller = Caller(timeout_s, size, watch.gone)
-        return await engine_of(request).generate(served.record.name, body, media_type, caller, also)
-    except asyncio.CancelledError:
-        if watch.gone.done():
-            raise ClientDisconnect from None
-        raise
-    finally:
-        watch.stop()
 
 
 class Watch:

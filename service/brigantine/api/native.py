@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from starlette.requests import Request
@@ -14,9 +15,9 @@ from ..errors import BrigantineError
 from ..media import Media
 from ..registry import ModelRecord
 from ..seeds import MAX_SEED, derive_seed
-from . import http
 from .accept import accepted, as_bytes, check_single
-from .http import Json, b64, engine_of, error_object, read_object, server_timing
+from .http import Json, b64, engine_of, error_object, server_timing
+from .plan import Plan
 from .routes import Route
 from .stream import EVENTS, Orders, Stream, event
 
@@ -39,24 +40,21 @@ async def model(request: Request) -> Response:
     return Json({**_model(record), "seeds": _seeds(record), **manifest})
 
 
-async def generate(request: Request) -> Response:
+def generate(request: Request, sent: dict[str, Any], size: int) -> Plan | Response:
     """Generate with the plugin's own Params; `Accept` decides between JSON, the medium's bytes, and their parts."""
-    engine = engine_of(request)
-    served = engine.served(request.path_params["model"])
+    served = engine_of(request).served(request.path_params["model"])
     wanted = accepted(request, (*served.plugin.types, EVENTS))
-    body, size = await read_object(request, engine.settings)
     if wanted == EVENTS:
-        return _as_events(request, served, body, size)
-    check_single(wanted, body)
-    generation = await http.generate(request, served, body, size, wanted)
-    return _as_json(generation, served) if wanted is None else as_bytes(generation)
+        return _as_events(request, served, sent, size)
+    check_single(wanted, sent)
+    return Plan(served, sent, wanted, partial(_as_json, served) if wanted is None else as_bytes)
 
 
 def routes() -> list[Route]:
     return [
         Route("/v1/models", models),
         Route("/v1/models/{model}", model),
-        Route("/v1/models/{model}/generate", generate, "POST"),
+        Route.planned("/v1/models/{model}/generate", generate),
     ]
 
 
@@ -86,7 +84,7 @@ def _seeds(record: ModelRecord) -> dict[str, Any]:
     }
 
 
-def _as_json(generation: Generation, served: Served) -> Response:
+def _as_json(served: Served, generation: Generation) -> Response:
     data: list[Mapping[str, Any]] = [
         {"seed": seed, "type": media.type, **media.info, "b64_json": b64(media)}
         for seed, media in zip(generation.seeds, generation.media, strict=True)

@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..errors import MethodNotAllowed, NotFound
+from .plan import Planner, made
 
 __all__ = ["Endpoint", "Route", "Router"]
 
@@ -22,6 +23,13 @@ class Route(NamedTuple):
     path: str
     endpoint: Endpoint
     method: str = "GET"
+    planner: Planner | None = None
+    """What plans the answer, where that is all that the endpoint does before it waits for a generation."""
+
+    @classmethod
+    def planned(cls, path: str, planner: Planner) -> Route:
+        """A path to which requests for one generation are posted."""
+        return cls(path, made(planner), "POST", planner)
 
 
 class Router:
@@ -37,8 +45,8 @@ class Router:
             else:
                 self._fixed[route.path] = route
 
-    def find(self, method: str, path: str) -> tuple[Endpoint, dict[str, str]]:
-        """The endpoint, and the parameters in the path.
+    def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
+        """The route, and the parameters in the path.
 
         Raises:
             NotFound: there is no such path.
@@ -48,7 +56,7 @@ class Router:
         allowed = (route.method, "HEAD") if route.method == "GET" else (route.method,)
         if method not in allowed:
             raise MethodNotAllowed(f"{path}: expected {', '.join(allowed)}, got {method}", ", ".join(allowed))
-        return route.endpoint, parameters
+        return route, parameters
 
     def _match(self, path: str) -> tuple[Route, dict[str, str]]:
         if path in self._fixed:

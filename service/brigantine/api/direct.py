@@ -1,0 +1,147 @@
+"""The direct way: uvicorn's HTTP protocol, which sees to it by itself when one generation is all that is asked for.
+
+Such a request, once it has come as a whole, is planned and begun in the same turn of the event loop, and answered in
+that in which it is made. It needs no task, no channel for its body and none for its answer, which took an eighth of the
+time of a small image (`benchmarks/RESULTS.md`). All other requests go to the app, as uvicorn has it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from uvicorn.protocols.http.httptools_impl import (
+    HEADER_VALUE_RE,
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
+
+from ..engine import Making
+from .entry import GONE, Entry, Exchange
+from .http import as_object, as_ours, error_response
+from .plan import Plan, begin
+
+__all__ = ["DirectProtocol"]
+
+
+class DirectProtocol(HttpToolsProtocol):
+    """One connection.
+
+    Args:
+        entry: the outermost layer of the app that uvicorn serves.
+        uvicorns: the arguments of uvicorn's own protocol.
+    """
+
+    def __init__(self, entry: Entry, **uvicorns: Any) -> None:
+        super().__init__(**uvicorns)
+        self._entry = entry
+        self._receiving = False
+        self._held: tuple[RequestResponseCycle, Any] | None = None
+        self._making: Making | None = None
+
+    def data_received(self, data: bytes) -> None:
+        self._receiving = True
+        try:
+            super().data_received(data)
+        finally:
+            self._receiving = False
+            held, self._held = self._held, None
+            if held is not None and not self._begins(*held):
+                super()._start_asgi_task(*held)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._making is not None:
+            self._making.done.cancel()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Called as soon as the head of a request has come; most have their body in the same packet."""
+        if self._receiving:
+            self._held = cycle, app
+        else:
+            super()._start_asgi_task(cycle, app)
+
+    def _begins(self, cycle: RequestResponseCycle, app: Any) -> bool:
+        """Begin to answer, unless the app has to."""
+        if (
+            cycle.more_body
+            or cycle.waiting_for_100_continue
+            or self.flow.write_paused  # it does not read what was answered before
+            or self.transport.is_closing()
+            or app is not self.app  # uvicorn refuses it
+        ):
+            return False
+        scope: Any = cycle.scope
+        planner = self._entry.planner(scope, len(cycle.body))
+        if planner is None:
+            return False
+        exchange = self._entry.exchange(scope)
+        request = Request(scope)
+        try:
+            plan = planner(request, as_object(bytes(cycle.body)), len(cycle.body))
+            if isinstance(plan, Response):
+                return False
+            making = begin(request, plan, len(cycle.body))
+        except Exception as error:
+            self._answer(cycle, exchange, error_response(as_ours(error, scope)))
+            return True
+        self._making = making
+        making.done.add_done_callback(partial(self._made, cycle, exchange, plan, making))
+        return True
+
+    def _made(
+        self,
+        cycle: RequestResponseCycle,
+        exchange: Exchange,
+        plan: Plan,
+        making: Making,
+        done: asyncio.Future[None],
+    ) -> None:
+        self._making = None
+        if done.cancelled():
+            exchange.end(GONE)
+            return
+        try:
+            response = plan.answer(making.generation())
+            _check(response)
+        except Exception as error:
+            response = error_response(as_ours(error, cycle.scope))  # type: ignore[arg-type]
+        self._answer(cycle, exchange, response)
+
+    def _answer(self, cycle: RequestResponseCycle, exchange: Exchange, response: Response) -> None:
+        """Write all of the answer, as the cycle would."""
+        cycle.keep_alive = cycle.keep_alive and not exchange.is_last
+        headers = [
+            *cycle.default_headers,
+            *response.raw_headers,
+            (b"x-request-id", exchange.request_id.encode()),
+        ]
+        if not cycle.keep_alive:
+            headers.append((b"connection", b"close"))
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        self.transport.write(
+            b"".join((STATUS_LINE[response.status_code], *lines, b"\r\n", bytes(response.body)))
+        )
+        cycle.response_started = cycle.response_complete = True
+        cycle.on_response = _nothing  # it holds this connection, which holds it
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+        exchange.end(response.status_code)
+
+
+def _check(response: Response) -> None:
+    """A plugin says what type its media have.
+
+    Raises:
+        ValueError: a header would not end where it should.
+    """
+    if HEADER_VALUE_RE.search(b"".join([value for _, value in response.raw_headers])):
+        raise ValueError(f"headers: expected no control characters, got {response.raw_headers}")
+
+
+def _nothing() -> None: ...

@@ -1,0 +1,78 @@
+"""A plan: what one request asks of a model, and how its answer is written.
+
+What makes one generation is planned without waiting for anything: then it does not matter whether a task waits for the
+rest (`making`), or the connection itself (`brigantine.api.direct`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+
+from ..engine import Caller, Generation, Making, Served
+from .http import Watch, engine_of, patience_s, read_object
+
+__all__ = ["Plan", "Planner", "begin", "made"]
+
+
+class Plan(NamedTuple):
+    """One generation."""
+
+    served: Served
+    body: Mapping[str, Any]
+    """The plugin's Params with `n` and `seed`."""
+    media_type: str | None
+    """One of the plugin's types, or None for its default."""
+    answer: Callable[[Generation], Response]
+    also: Iterable[str] = ()
+    """Fields that the route has taken out of the body."""
+
+
+Planner = Callable[[Request, dict[str, Any], int], Plan | Response]
+"""Plans a request, given its body and the bytes that this had; or answers it, when that takes more than one generation.
+It changes nothing, and may be asked again."""
+
+
+def begin(request: Request, plan: Plan, size: int, gone: asyncio.Future[Any] | None = None) -> Making:
+    """Have the engine begin.
+
+    Args:
+        request: the HTTP request.
+        plan: what it asks for.
+        size: the bytes that its body had.
+        gone: is done when its client has hung up.
+
+    Raises:
+        BadRequest: X-Request-Timeout-Ms is no positive number.
+        BrigantineError: all that `Engine.generate` raises.
+    """
+    caller = Caller(patience_s(request), size, gone)
+    return engine_of(request).begin(plan.served.record.name, plan.body, plan.media_type, caller, plan.also)
+
+
+def made(planner: Planner) -> Callable[[Request], Any]:
+    """The endpoint of what is planned like this."""
+    return partial(_made, planner)
+
+
+async def _made(planner: Planner, request: Request) -> Response:
+    sent, size = await read_object(request, engine_of(request).settings)
+    plan = planner(request, sent, size)
+    if isinstance(plan, Response):
+        return plan
+    watch = Watch(request)
+    try:
+        making = begin(request, plan, size, watch.gone)
+        await making.done
+        return plan.answer(making.generation())
+    except asyncio.CancelledError:
+        if watch.gone.done():
+            raise ClientDisconnect from None
+        raise
+    finally:
+        watch.stop()
