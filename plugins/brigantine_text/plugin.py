@@ -10,6 +10,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "context_len
 _TYPE = "text/plain; charset=utf-8"
 _STEP_TOKENS = 32
 """Tokens of prompts that are read in one step beside the texts that go on: as much work as a step of these."""
+_SPELLED = 4096
+"""Tokens of which is kept how they are told: that is most of what a log probability takes."""
 
 
 class TextPlugin(Plugin[TextParams]):
@@ -61,6 +64,7 @@ class TextPlugin(Plugin[TextParams]):
         nameless = self.decoder.vocabulary - len(self.vocabulary.pieces)
         self.pieces = [*self.vocabulary.pieces, *[b""] * nameless]
         """What each token that the graph knows stands for; its vocabulary may be padded."""
+        self._spelled = lru_cache(_SPELLED)(partial(_spelled, self.pieces))
 
     def prepare(self, params: TextParams, rng: np.random.Generator) -> Arrays:
         """The prompt's tokens, and all random numbers of the text."""
@@ -188,8 +192,8 @@ class TextPlugin(Plugin[TextParams]):
         ]
 
     def _token(self, token: int, logprob: float | None) -> dict[str, Any]:
-        piece = self.pieces[token]
-        return {"token": piece.decode("utf-8", "replace"), "bytes": list(piece), "logprob": logprob}
+        text, values = self._spelled(token)
+        return {"token": text, "bytes": values, "logprob": logprob}
 
     def _prompt(self, params: TextParams) -> list[int]:
         """Its tokens; where there are none, the one that a text begins with.
@@ -215,6 +219,11 @@ class TextPlugin(Plugin[TextParams]):
             )
             raise BadParams([FieldError(field, expected, str(max(prompt)))])
         return prompt or self.begin[:1] or self.vocabulary.encode("\n")
+
+
+def _spelled(pieces: Sequence[bytes], token: int) -> tuple[str, list[int]]:
+    """A token as characters, as far as it is made of whole ones, and as bytes."""
+    return pieces[token].decode("utf-8", "replace"), list(pieces[token])
 
 
 def _stacked(rows: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

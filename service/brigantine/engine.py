@@ -288,7 +288,8 @@ class Engine:
             served.end(attempt, error)
             raise
         if caller.gone is not None:
-            caller.gone.add_done_callback(lambda _: job.done.cancel())
+            done = job.done  # the job has all that was made, and may be over long before they hang up
+            caller.gone.add_done_callback(lambda _: done.cancel())
         return Making(served, attempt, job, begin_s, within_s)
 
     def _publish_state(self) -> None:

@@ -8,7 +8,7 @@ piled up while a client was slow, goes out in one piece. A client that does not 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -114,7 +114,7 @@ class Stream(Response):
         self._script = script
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        feed = _Feed(engine_of(self._request).settings.stream_interval_s)
+        feed = _Feed(self._script, engine_of(self._request).settings.stream_interval_s)
         calls = _Calls(self._request, self._orders, feed)
         try:
             await self._tell(scope, send, calls, feed)
@@ -129,37 +129,35 @@ class Stream(Response):
         begun, more = False, True
         while more:
             try:
-                said = [self._said(*part) for part in await feed.take()]
+                said = await feed.take()
                 more = calls.running()
                 if not more:
-                    said.append(self._script.end())
+                    said += self._script.end()
             except Exception as error:
                 if not begun:
                     raise
-                said, more = [self._script.error(as_ours(error, scope))], False
+                said, more = self._script.error(as_ours(error, scope)), False
             if not begun:
                 await _sent(send, {"type": "http.response.start", "status": 200, "headers": [*_HEADERS]})
                 begun = True
-            await _sent_body(send, b"".join(said), more)
-
-    def _said(self, index: int, media: Media, shown: int | None) -> bytes:
-        if shown is None:
-            return self._script.part(index, media)
-        return self._script.whole(index, media, shown)
+            await _sent_body(send, said, more)
 
 
 class _Feed:
     """What the generations of one request have shown, until it is sent.
 
     Args:
+        script: how it is told.
         interval_s: how long what ends no row waits after what was sent before.
     """
 
-    def __init__(self, interval_s: float) -> None:
+    def __init__(self, script: Script, interval_s: float) -> None:
+        self._script = script
         self._interval_s = interval_s
-        self._parts: list[tuple[int, Media, int | None]] = []
-        self._open: dict[int, int] = {}  # where among them each row's next part may go as well
+        self._said: list[bytes] = []
+        self._unsaid: dict[int, Media] = {}  # of each row, what may be said together with what follows
         self._shown: dict[int, int] = {}  # bytes of each row
+        self._failed: Exception | None = None
         self._news = asyncio.Event()
         self._taken_s = -interval_s
         self._timer: asyncio.TimerHandle | None = None
@@ -173,31 +171,53 @@ class _Feed:
         index += first
         shown = self._shown.get(index, 0)
         self._shown[index] = shown + len(media.body)
-        if done or media.info:
-            self._open.pop(index, None)
-            self._parts.append((index, media, shown if done else None))
-        elif index in self._open:
-            _, before, _ = self._parts[self._open[index]]
-            self._parts[self._open[index]] = index, Media(media.type, before.body + media.body), None
+        if not done and not media.info:
+            before = self._unsaid.get(index)
+            self._unsaid[index] = media if before is None else Media(media.type, before.body + media.body)
         else:
-            self._open[index] = len(self._parts)
-            self._parts.append((index, media, None))
-        if done:
+            # Said at once, since what a client that does not read leaves here is far larger before.
+            self._say_rest(index)
+            self._say(
+                partial(self._script.whole, index, media, shown)
+                if done
+                else partial(self._script.part, index, media)
+            )
+        if done or self._failed is not None:
             self.wake()
         elif self._timer is None:
             self._timer = asyncio.get_running_loop().call_at(self._taken_s + self._interval_s, self.wake)
 
-    async def take(self) -> list[tuple[int, Media, int | None]]:
-        """Wait for news, and take the parts that are among them: each row's index, and the part; or all of a row, and
-        how much of it was shown before."""
+    async def take(self) -> bytes:
+        """Wait for news, and take all that is to be said.
+
+        Raises:
+            BrigantineError: something could not be said.
+        """
         await self._news.wait()
         self._news.clear()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._taken_s = asyncio.get_running_loop().time()
-        parts, self._parts, self._open = self._parts, [], {}
-        return parts
+        for index in list(self._unsaid):
+            self._say_rest(index)
+        if self._failed is not None:
+            raise self._failed
+        said, self._said = self._said, []
+        return b"".join(said)
+
+    def _say_rest(self, index: int) -> None:
+        media = self._unsaid.pop(index, None)
+        if media is not None:
+            self._say(partial(self._script.part, index, media))
+
+    def _say(self, said: Callable[[], bytes]) -> None:
+        if self._failed is not None:
+            return
+        try:
+            self._said.append(said())
+        except Exception as error:
+            self._failed = error
 
 
 class _Calls:
@@ -206,12 +226,14 @@ class _Calls:
     def __init__(self, request: Request, orders: Orders, feed: _Feed | None = None) -> None:
         engine, patience = engine_of(request), patience_s(request)
         self.watch = Watch(request, 0.0) if feed else Watch(request)
-        self.tasks: list[asyncio.Task[Generation]] = []
+        self.tasks: list[asyncio.Task[Any]] = []
+        """Each with its generation as its result, or with none where all of that is shown."""
         for number, body in enumerate(orders.bodies):
             on_part = partial(feed.show, number * orders.rows) if feed else None
             caller = Caller(patience, orders.size // len(orders.bodies), self.watch.gone, on_part)
             made = engine.generate(orders.served.record.name, body, orders.media_type, caller, orders.also)
-            self.tasks.append(asyncio.ensure_future(_named(made, orders.names)))
+            named = _named(made, orders.names)
+            self.tasks.append(asyncio.ensure_future(_dropped(named) if feed else named))
         if feed:
             for task in self.tasks:
                 task.add_done_callback(feed.wake)
@@ -242,6 +264,11 @@ async def _named(made: Awaitable[Generation], names: Mapping[str, str]) -> Gener
         return await made
     except BadParams as error:
         raise error.renamed(names) from error
+
+
+async def _dropped(made: Awaitable[Generation]) -> None:
+    """What has been shown is not kept for as long as its client takes to read it."""
+    await made
 
 
 async def _sent_body(send: Send, body: bytes, more: bool) -> None:

@@ -239,6 +239,24 @@ def test_what_piled_up_goes_out_in_one_piece(prose: Engine):
     run(scenario())
 
 
+def test_what_waits_for_who_does_not_read_is_no_larger_than_what_is_sent(prose: Engine):
+    async def scenario() -> None:
+        wire = Wire(prose, URL, {**LONG, "logprobs": 5, "pace_s": 0.001})
+        await until(lambda: wire.bodies)
+        wire.reads.clear()
+        tracemalloc.start()
+        await until(lambda: held(prose) == 0)
+        gc.collect()
+        waiting, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        wire.reads.set()
+        await wire.task
+
+        assert 0.8 * len(wire.text) < waiting < 1.2 * len(wire.text)
+
+    run(scenario())
+
+
 def test_what_comes_in_quick_succession_goes_out_together_but_the_first_at_once(prose: Engine):
     async def scenario() -> None:
         wire = Wire(prose, URL, {**LONG, "max_tokens": 100, "pace_s": 0.001})
