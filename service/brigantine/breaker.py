@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from weakref import ref
 
 from .errors import BrigantineError, ModelFailing
 
@@ -41,7 +42,7 @@ class Breaker:
         self._shown = shown
         self._clock = clock
         self._failures = 0
-        self._last: BaseException | None = None
+        self._last: ref[BrigantineError] | None = None
         self._rest_s = _REST_S
         self._until: float | None = None  # None: it works
         self._probing = False
@@ -82,9 +83,10 @@ class Breaker:
             self._shown(False)
 
     def _fail(self, error: Exception, probe: bool) -> None:
-        if error is not self._last:  # one event may fail many requests
+        if self._last is None or error is not self._last():  # one event may fail many requests
             self._failures += 1
-            self._last = error
+            # An error remembers where it was raised, and so the request; builtin ones are few.
+            self._last = ref(error) if isinstance(error, BrigantineError) else None
         late = self._until is not None and not probe
         if not self._limit or self._failures < self._limit or late:
             return

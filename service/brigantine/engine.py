@@ -28,13 +28,13 @@ from .scheduler import Scheduler
 from .settings import Settings, cores
 from .station import Station
 
-__all__ = ["Caller", "Engine", "Generation", "Making", "Served"]
+__all__ = ["GONE", "Caller", "Engine", "Generation", "Making", "Served"]
 
 log = logging.getLogger(__name__)
 
 _WAKE_S = 0.005
 """A CPU's cores have other workers' threads to run; one more of this process pays only for a request that lasts."""
-_GONE = 499
+GONE = 499
 """The client hung up; nginx's word for it."""
 _GPU_THREADS = 3
 """One thread's batch is on the device while the others prepare and encode theirs."""
@@ -136,7 +136,7 @@ class Served:
         if error is None:
             self.metrics.end(200)
         elif isinstance(error, asyncio.CancelledError):
-            self.metrics.end(_GONE)
+            self.metrics.end(GONE)
         else:
             self.metrics.end(error.status if isinstance(error, BrigantineError) else BrigantineError.status)
 

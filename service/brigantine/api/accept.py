@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from ..engine import Generation
-from ..errors import NotAcceptable
+from ..errors import GenerationFailed, NotAcceptable
 from .http import header, server_timing
 
 __all__ = ["accepted", "as_bytes", "check_single"]
@@ -42,8 +42,14 @@ def check_single(wanted: str | None, body: Mapping[str, Any]) -> None:
 
 
 def as_bytes(generation: Generation) -> Response:
-    """The bytes of the only medium, with its seed and its model in headers."""
+    """The bytes of the only medium, with its seed and its model in headers.
+
+    Raises:
+        GenerationFailed: what the plugin says of its type cannot stand in a header.
+    """
     [media], [seed] = generation.media, generation.seeds
+    if not (media.type.isascii() and media.type.isprintable()):
+        raise GenerationFailed(f"render(): expected a Media with a MIME type, got the type {media.type!r}")
     headers = {"content-type": media.type, "x-seed": str(seed), "x-model": generation.model}
     return Response(media.body, headers=headers | server_timing(generation))
 

@@ -14,14 +14,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import (
-    HEADER_VALUE_RE,
     STATUS_LINE,
     HttpToolsProtocol,
     RequestResponseCycle,
 )
 
-from ..engine import Making
-from .entry import GONE, Entry, Exchange
+from ..engine import GONE, Making
+from .entry import Entry, Exchange
 from .http import as_object, as_ours, error_response
 from .plan import Plan, begin
 
@@ -42,6 +41,7 @@ class DirectProtocol(HttpToolsProtocol):
         self._receiving = False
         self._held: tuple[RequestResponseCycle, Any] | None = None
         self._making: Making | None = None
+        self._lost = False
 
     def data_received(self, data: bytes) -> None:
         self._receiving = True
@@ -55,6 +55,7 @@ class DirectProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._lost = True
         if self._making is not None:
             self._making.done.cancel()
 
@@ -76,22 +77,30 @@ class DirectProtocol(HttpToolsProtocol):
         ):
             return False
         scope: Any = cycle.scope
-        planner = self._entry.planner(scope, len(cycle.body))
+        size = len(cycle.body)
+        planner = self._entry.planner(scope, size)
         if planner is None:
             return False
-        exchange = self._entry.exchange(scope)
-        request = Request(scope)
+        exchange, request = self._entry.exchange(scope), Request(scope)
         try:
-            plan = planner(request, as_object(bytes(cycle.body)), len(cycle.body))
+            plan = planner(request)(as_object(bytes(cycle.body)), size)
             if isinstance(plan, Response):
                 return False
-            making = begin(request, plan, len(cycle.body))
-        except Exception as error:
+            making = begin(request, plan, size)
+        except BaseException as error:  # a plugin's validation may raise anything
+            self._close(cycle)
             self._answer(cycle, exchange, error_response(as_ours(error, scope)))
             return True
+        self._close(cycle)
         self._making = making
         making.done.add_done_callback(partial(self._made, cycle, exchange, plan, making))
         return True
+
+    def _close(self, cycle: RequestResponseCycle) -> None:
+        """This request is ours: the cycle lets go of its body, and of this connection, which holds it."""
+        cycle.body = bytearray()
+        cycle.on_response = _nothing
+        self.flow.resume_reading()  # a hang-up has to be read, too
 
     def _made(
         self,
@@ -102,15 +111,10 @@ class DirectProtocol(HttpToolsProtocol):
         done: asyncio.Future[None],
     ) -> None:
         self._making = None
-        if done.cancelled():
+        if self._lost or done.cancelled():
             exchange.end(GONE)
             return
-        try:
-            response = plan.answer(making.generation())
-            _check(response)
-        except Exception as error:
-            response = error_response(as_ours(error, cycle.scope))  # type: ignore[arg-type]
-        self._answer(cycle, exchange, response)
+        self._answer(cycle, exchange, _response(cycle.scope, plan, making))
 
     def _answer(self, cycle: RequestResponseCycle, exchange: Exchange, response: Response) -> None:
         """Write all of the answer, as the cycle would."""
@@ -123,25 +127,24 @@ class DirectProtocol(HttpToolsProtocol):
         if not cycle.keep_alive:
             headers.append((b"connection", b"close"))
         lines = [b"%b: %b\r\n" % header for header in headers]
-        self.transport.write(
-            b"".join((STATUS_LINE[response.status_code], *lines, b"\r\n", bytes(response.body)))
-        )
+        head = b"".join((STATUS_LINE[response.status_code], *lines, b"\r\n"))
+        self.transport.writelines((head, response.body))
         cycle.response_started = cycle.response_complete = True
-        cycle.on_response = _nothing  # it holds this connection, which holds it
         if not cycle.keep_alive:
             self.transport.close()
         self.on_response_complete()
         exchange.end(response.status_code)
 
 
-def _check(response: Response) -> None:
-    """A plugin says what type its media have.
-
-    Raises:
-        ValueError: a header would not end where it should.
-    """
-    if HEADER_VALUE_RE.search(b"".join([value for _, value in response.raw_headers])):
-        raise ValueError(f"headers: expected no control characters, got {response.raw_headers}")
+def _response(scope: Any, plan: Plan, making: Making) -> Response:
+    """The answer, of what is done."""
+    error = making.done.exception()
+    if error is not None:  # which is not raised here: it would remember this frame, and so all that we have
+        return error_response(as_ours(error, scope))
+    try:
+        return plan.answer(making.generation())
+    except Exception as error:
+        return error_response(as_ours(error, scope))
 
 
 def _nothing() -> None: ...

@@ -23,7 +23,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..engine import Engine
+from ..engine import GONE, Engine
 from ..errors import BrigantineError, NotReady
 from . import admin, chat, completions, generations, native
 from .access import AccessLog
@@ -32,10 +32,8 @@ from .plan import Planner
 from .routes import Router
 from .stream import EVENTS
 
-__all__ = ["GONE", "Entry", "Exchange", "Host"]
+__all__ = ["Entry", "Exchange", "Host"]
 
-GONE = 499
-"""Nobody is there to read a status; nginx's word for it, for the log."""
 _STREAM_BUFFER = 1 << 15
 """Bytes of a stream that may wait for its client here, and twice as many in the kernel, which doubles the number."""
 _TO_THE_LAST = {"/livez", "/metrics"}

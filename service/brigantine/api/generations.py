@@ -18,7 +18,7 @@ from ..errors import BadParams, FieldError
 from ..request import parse
 from .accept import accepted, as_bytes, check_single
 from .http import Json, b64, engine_of, served_for, server_timing
-from .plan import Plan
+from .plan import Draft, Plan
 from .routes import Route
 
 __all__ = ["GenerationsBody", "routes", "without_effect"]
@@ -48,19 +48,10 @@ class GenerationsBody(BaseModel):
     stream: Literal[False] | None = Field(default=None, description="One answer, no stream.")
 
 
-def generations(request: Request, sent: dict[str, Any], size: int) -> Plan:
+def generations(request: Request) -> Draft:
     """Generate in OpenAI's form; the bytes of one medium for a client that names its type in `Accept`."""
-    engine = engine_of(request)
-    content = engine.registry.content(request.path_params["plural"])
-    body = parse(GenerationsBody, sent)
-    served = served_for(engine, content, body.model)
-    types = _types(served, body.output_format)
-    wanted = accepted(request, types)
-    params = _params(served, body.model_extra or {})
-    check_single(wanted, params)
-    media_type = wanted or types[0]
-    answer = partial(_answer, media_type) if wanted is None else as_bytes
-    return Plan(served, params, media_type, answer, also=GenerationsBody.model_fields)
+    content = engine_of(request).registry.content(request.path_params["plural"])
+    return partial(_plan, request, content)
 
 
 def without_effect(content: str) -> tuple[str, ...]:
@@ -70,6 +61,18 @@ def without_effect(content: str) -> tuple[str, ...]:
 
 def routes() -> list[Route]:
     return [Route.planned("/v1/{plural}/generations", generations)]
+
+
+def _plan(request: Request, content: str, sent: dict[str, Any], size: int) -> Plan:
+    body = parse(GenerationsBody, sent)
+    served = served_for(engine_of(request), content, body.model)
+    types = _types(served, body.output_format)
+    wanted = accepted(request, types)
+    params = _params(served, body.model_extra or {})
+    check_single(wanted, params)
+    media_type = wanted or types[0]
+    answer = partial(_answer, media_type) if wanted is None else as_bytes
+    return Plan(served, params, media_type, answer, also=GenerationsBody.model_fields)
 
 
 def _params(served: Served, fields: dict[str, Any]) -> dict[str, Any]:

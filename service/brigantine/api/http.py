@@ -164,7 +164,7 @@ def _excerpt(body: bytes, limit: int = 40) -> str:
     return repr(body[:limit].decode("utf-8", "replace")) + ("..." if len(body) > limit else "")
 
 
-def as_ours(error: Exception, scope: Scope) -> BrigantineError:
+def as_ours(error: BaseException, scope: Scope) -> BrigantineError:
     """The error to answer with; a fault of ours, or of a plugin, is in the log under the request's id."""
     ours = error if isinstance(error, BrigantineError) else _internal()
     if ours.status == 500:
@@ -179,6 +179,9 @@ def _internal() -> BrigantineError:
 
 def error_response(error: BrigantineError) -> Response:
     """The error with its status and the headers that belong to it."""
+    if not 400 <= error.status < 600:
+        log.error("%s: expected a status from 400 to 599, got %r", type(error).__name__, error.status)
+        error = _internal()
     headers = {} if error.retry_after_s is None else {"Retry-After": f"{error.retry_after_s:.0f}"}
     if isinstance(error, MethodNotAllowed):
         headers["Allow"] = error.allow
@@ -190,7 +193,9 @@ def error_object(error: BrigantineError) -> dict[str, Any]:
     kind = "invalid_request_error" if error.status < 500 else "server_error"
     if error.status == 429:
         kind = "rate_limit_error"
-    body: dict[str, Any] = {"message": str(error), "type": kind, "param": error.param, "code": error.code}
+    # A plugin may say anything, such as the name of a file that is no UTF-8.
+    message = str(error).encode("utf-8", "backslashreplace").decode()
+    body: dict[str, Any] = {"message": message, "type": kind, "param": error.param, "code": error.code}
     errors: tuple[FieldError, ...] = getattr(error, "errors", ())
     if errors:
         body["errors"] = [field._asdict() for field in errors]

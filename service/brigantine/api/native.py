@@ -17,7 +17,7 @@ from ..registry import ModelRecord
 from ..seeds import MAX_SEED, derive_seed
 from .accept import accepted, as_bytes, check_single
 from .http import Json, b64, engine_of, error_object, server_timing
-from .plan import Plan
+from .plan import Draft, Plan
 from .routes import Route
 from .stream import EVENTS, Orders, Stream, event
 
@@ -40,14 +40,11 @@ async def model(request: Request) -> Response:
     return Json({**_model(record), "seeds": _seeds(record), **manifest})
 
 
-def generate(request: Request, sent: dict[str, Any], size: int) -> Plan | Response:
+def generate(request: Request) -> Draft:
     """Generate with the plugin's own Params; `Accept` decides between JSON, the medium's bytes, and their parts."""
     served = engine_of(request).served(request.path_params["model"])
     wanted = accepted(request, (*served.plugin.types, EVENTS))
-    if wanted == EVENTS:
-        return _as_events(request, served, sent, size)
-    check_single(wanted, sent)
-    return Plan(served, sent, wanted, partial(_as_json, served) if wanted is None else as_bytes)
+    return partial(_as_events, request, served) if wanted == EVENTS else partial(_plan, served, wanted)
 
 
 def routes() -> list[Route]:
@@ -82,6 +79,11 @@ def _seeds(record: ModelRecord) -> dict[str, Any]:
         "batched": record.facts.invariant,
         "tried_batch": record.facts.tried_batch,
     }
+
+
+def _plan(served: Served, wanted: str | None, sent: dict[str, Any], size: int) -> Plan:
+    check_single(wanted, sent)
+    return Plan(served, sent, wanted, partial(_as_json, served) if wanted is None else as_bytes)
 
 
 def _as_json(served: Served, generation: Generation) -> Response:

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from ..engine import Caller, Generation, Making, Served
 from .http import Watch, engine_of, patience_s, read_object
 
-__all__ = ["Plan", "Planner", "begin", "made"]
+__all__ = ["Draft", "Plan", "Planner", "begin", "made"]
 
 
 class Plan(NamedTuple):
@@ -33,9 +33,10 @@ class Plan(NamedTuple):
     """Fields that the route has taken out of the body."""
 
 
-Planner = Callable[[Request, dict[str, Any], int], Plan | Response]
-"""Plans a request, given its body and the bytes that this had; or answers it, when that takes more than one generation.
-It changes nothing, and may be asked again."""
+Draft = Callable[[dict[str, Any], int], Plan | Response]
+"""Plans a request, given its body and the bytes that this had; or answers it, where that takes more than a plan."""
+Planner = Callable[[Request], Draft]
+"""Judges the head of a request. It changes nothing, nor does its draft: both may be asked again."""
 
 
 def begin(request: Request, plan: Plan, size: int, gone: asyncio.Future[Any] | None = None) -> Making:
@@ -61,8 +62,9 @@ def made(planner: Planner) -> Callable[[Request], Any]:
 
 
 async def _made(planner: Planner, request: Request) -> Response:
+    draft = planner(request)
     sent, size = await read_object(request, engine_of(request).settings)
-    plan = planner(request, sent, size)
+    plan = draft(sent, size)
     if isinstance(plan, Response):
         return plan
     watch = Watch(request)

@@ -38,7 +38,7 @@ _HEADERS = [
 
 
 class Script(Protocol):
-    """How a route says what happens. It is asked once for each thing, in the order in which these happen."""
+    """How a route says what happens. It is asked once for all that does, of each row in the order of that."""
 
     def part(self, index: int, media: Media) -> bytes:
         """What follows what was shown of the row of this index before."""
@@ -168,6 +168,8 @@ class _Feed:
 
     def show(self, first: int, index: int, media: Media, done: bool) -> None:
         """As `OnPart`, of a generation whose rows are counted from `first` on."""
+        if self._failed is not None:
+            return
         index += first
         shown = self._shown.get(index, 0)
         self._shown[index] = shown + len(media.body)
@@ -188,7 +190,7 @@ class _Feed:
             self._timer = asyncio.get_running_loop().call_at(self._taken_s + self._interval_s, self.wake)
 
     async def take(self) -> bytes:
-        """Wait for news, and take all that is to be said.
+        """Wait for news, and take all that is to be said before something could not be.
 
         Raises:
             BrigantineError: something could not be said.
@@ -201,10 +203,12 @@ class _Feed:
         self._taken_s = asyncio.get_running_loop().time()
         for index in list(self._unsaid):
             self._say_rest(index)
+        said, self._said = b"".join(self._said), []
         if self._failed is not None:
-            raise self._failed
-        said, self._said = self._said, []
-        return b"".join(said)
+            if not said:
+                raise self._failed
+            self.wake()  # for the next time
+        return said
 
     def _say_rest(self, index: int) -> None:
         media = self._unsaid.pop(index, None)

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 import logging
 import re
 import tracemalloc
@@ -113,6 +114,26 @@ def test_what_goes_wrong_later_is_the_last_event(texts: TestClient, caplog: pyte
     }
     [record] = [record for record in caplog.records if record.levelname == "ERROR"]
     assert record.getMessage() == "POST /v1/completions mine"
+
+
+def test_what_was_said_before_something_cannot_be_is_sent(
+    texts: TestClient, prose: Engine, monkeypatch: pytest.MonkeyPatch
+):
+    plugin, count = plugin_of(prose, "prose"), itertools.count(1)
+    right = plugin._logprobs
+    monkeypatch.setattr(
+        plugin, "_logprobs", lambda *args: right(*args) if next(count) < 20 else {"logprobs": "ha"}
+    )
+
+    answer = texts.post(URL, json={"logprobs": 1, "stream": True, "max_tokens": 100, "seed": 7})
+
+    *said, (_, fault) = events(answer.text)
+    assert fault["error"]["code"] == "generation_failed"
+    tokens = [token for _, chunk in said for token in chunk["choices"][0]["logprobs"]["tokens"]]
+    monkeypatch.undo()
+    whole = texts.post(URL, json={"logprobs": 1, "max_tokens": 100, "seed": 7}).json()
+    assert 10 < len(tokens) < 100
+    assert tokens == whole["choices"][0]["logprobs"]["tokens"][: len(tokens)]
 
 
 def test_a_deadline_that_passes_is_the_last_event(texts: TestClient):
