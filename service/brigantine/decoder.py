@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,8 @@ _ROUND = 64
 """A cache that grows is given padded to a multiple of so many tokens, which its own length alone decides: a sum over
 more zeros may be rounded in another way."""
 
+_BATCHES = 256
+"""Batches that are kept: to bind one anew takes as long as a quarter of a chunk."""
 _FEWEST = 4
 """Sequences for which there is room in the cache: a very long context is cut to that."""
 
@@ -74,10 +77,11 @@ class Decoder:
         logits = next(spec for spec in manifest.outputs if spec.name == _LOGITS)
         self.vocabulary = int(logits.shape[2])
         """How many tokens there are."""
-        self._real = np.dtype(logits.dtype)
         self._slots = Slots(len(self._pasts), slots, (heads, self.context, head_dim), cache.dtype, CHUNK)
         self._lock = threading.Lock()
-        self._steps: dict[int, _Batch] = {}
+        # One for all batches, of which one runs at a time: with a large vocabulary it is many megabytes.
+        self._logits: NDArray[Any] = np.zeros(max(slots, CHUNK) * self.vocabulary, logits.dtype)
+        self._batch = lru_cache(_BATCHES)(self._bound)
         self._in_place = False
         self._in_place = self._appends_in_place()
         session.attach(self)
@@ -147,19 +151,14 @@ class Decoder:
             batch.write(row, several, start)
         return batch.run()[rows].astype(np.float32, copy=False)
 
-    def _batch(self, first: int, rows: int, length: int) -> _Batch:
-        """The one of so many slots; a step of sequences, which always have the first, is bound only once."""
-        if first == 0 and length == 1 and rows in self._steps:
-            return self._steps[rows]
+    def _bound(self, first: int, rows: int, length: int) -> _Batch:
+        """A batch of so many tokens for each of so many slots."""
         kept = self._slots.tensors[:, first : first + rows]  # [layers, N, heads, context, head_dim]
         inputs = dict(zip(self._pasts, kept, strict=True))
         outputs = dict(zip(self._presents, kept, strict=True))
         ids = np.zeros((rows, length), self._whole)
-        logits = np.zeros((rows, length, self.vocabulary), self._real)
-        batch = _Batch(self._session, inputs, outputs, ids, logits, self._has_positions)
-        if first == 0 and length == 1:
-            self._steps[rows] = batch
-        return batch
+        logits = self._logits[: ids.size * self.vocabulary].reshape(rows, length, self.vocabulary)
+        return _Batch(self._session, inputs, outputs, ids, logits, self._has_positions)
 
     def _run_grown(self, slots: NDArray[Any], ids: NDArray[Any], past: NDArray[Any]) -> Logits:
         """Rows whose pasts are padded to the same length run together."""
@@ -212,7 +211,7 @@ class Decoder:
 
 
 class _Batch:
-    """So many rows of so many tokens over slots beside each other, bound once."""
+    """So many rows of so many tokens over slots beside each other, bound once. `logits` may be another one's, too."""
 
     def __init__(
         self,
