@@ -8,6 +8,7 @@ tokens alone.
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -80,7 +81,7 @@ class Decoder:
         self._slots = Slots(len(self._pasts), slots, (heads, self.context, head_dim), cache.dtype, CHUNK)
         self._lock = threading.Lock()
         # One for all batches, of which one runs at a time: with a large vocabulary it is many megabytes.
-        self._logits: NDArray[Any] = np.zeros(max(slots, CHUNK) * self.vocabulary, logits.dtype)
+        self._logits: NDArray[Any] = np.zeros(max(slots, CHUNK) * self.vocabulary, np.dtype(logits.dtype))
         self._batch = lru_cache(_BATCHES)(self._bound)
         self._in_place = False
         self._in_place = self._appends_in_place()
@@ -157,7 +158,8 @@ class Decoder:
         inputs = dict(zip(self._pasts, kept, strict=True))
         outputs = dict(zip(self._presents, kept, strict=True))
         ids = np.zeros((rows, length), self._whole)
-        logits = self._logits[: ids.size * self.vocabulary].reshape(rows, length, self.vocabulary)
+        shape = rows, length, self.vocabulary
+        logits: NDArray[Any] = np.reshape(self._logits[: math.prod(shape)], shape)
         return _Batch(self._session, inputs, outputs, ids, logits, self._has_positions)
 
     def _run_grown(self, slots: NDArray[Any], ids: NDArray[Any], past: NDArray[Any]) -> Logits:
