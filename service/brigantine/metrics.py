@@ -11,11 +11,13 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from bisect import bisect_left
+from collections import Counter as Counts
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from .job import Job
 from .station import Made, Report
@@ -24,7 +26,7 @@ from .usage import Usage, usage_of
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-__all__ = ["STAGES", "Metrics", "ModelMetrics"]
+__all__ = ["STAGES", "Metrics", "ModelMetrics", "observe_all"]
 
 STAGES = ("queue", "prepare", "compute", "encode")
 """The parts of a request's time, in order."""
@@ -207,11 +209,14 @@ class ModelMetrics:
         self._requests(_MADE).inc(len(jobs))
         self._outputs.inc(len(made))
         self._output_bytes.inc(sum(len(row.media.body) for row in made))
-        for job in jobs:
-            self._queue.observe(min(row.taken_s for row in job.made.values()) - job.submitted_s)
-            self._request_seconds.observe(now - job.submitted_s)
-            if self._steps is not None:
+        if self._steps is not None:
+            for job in jobs:
                 self._steps.made(job, now)
+        observe_all(
+            self._queue,
+            [min(row.taken_s for row in job.made.values()) - job.submitted_s for job in jobs],
+        )
+        observe_all(self._request_seconds, [now - job.submitted_s for job in jobs])
 
     def _show_soon(self) -> None:
         """Show what is in work to the other workers, once for all that happens in a moment."""
@@ -266,6 +271,14 @@ class _ModelSteps:
             self._output.inc(usage.completion_tokens)
             if (seconds := _per_token_s(row, usage)) is not None:
                 self._per_token.observe(seconds)
+
+
+def observe_all(histogram: Histogram, amounts: Sequence[float]) -> None:
+    """What `Histogram.observe` does for each amount, at once: one by one they cost a small image 2% of its time."""
+    parts: Any = histogram
+    parts._sum.inc(sum(amounts))
+    for bucket, count in Counts(bisect_left(parts._upper_bounds, amount) for amount in amounts).items():
+        parts._buckets[bucket].inc(count)  # the last bound is infinite
 
 
 def _per_token_s(row: Made, usage: Usage) -> float | None:

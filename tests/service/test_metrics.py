@@ -6,6 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from brigantine.metrics import observe_all
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import Histogram
+
 # A worker: counts as many answers as it is told, and waits for the end of its input with one more request in work.
 WORKER = """
 import asyncio, sys, time
@@ -84,3 +90,29 @@ def test_workers_add_up_and_one_that_was_killed_keeps_its_counts_but_no_gauge(tm
     assert [after[gauge] for gauge in in_work] == [1, 4]
     up = 'brigantine_plugin_up{plugin="image"}'
     assert (both[up], after[up]) == (0, 1), "one worker without a plugin is a plugin that is not up"
+
+
+@given(st.lists(st.sampled_from([0.0, 0.1, 0.25, 1.0, 2.0]) | st.floats(0, 3), max_size=30))
+def test_amounts_that_are_observed_together_are_those_that_are_observed_one_by_one(amounts: list[float]):
+    """The seam: what `Histogram.observe` does is done for many at once, in its own parts."""
+    together, alone = (
+        Histogram("s", "Seconds.", ["model"], buckets=(0.1, 0.25, 1.0), registry=None).labels("m")
+        for _ in range(2)
+    )
+
+    observe_all(together, amounts)
+    for amount in amounts:
+        alone.observe(amount)
+
+    for one, other in zip(collected(together), collected(alone), strict=True):
+        assert one[:2] == other[:2]
+        assert one[2] == pytest.approx(other[2])
+
+
+def collected(histogram: Histogram) -> list[tuple[str, dict[str, str], float]]:
+    return [
+        (one.name, one.labels, one.value)
+        for family in histogram.collect()
+        for one in family.samples
+        if not one.name.endswith("_created")
+    ]
