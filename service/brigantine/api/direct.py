@@ -88,15 +88,15 @@ class DirectProtocol(HttpToolsProtocol):
                 return False
             making = begin(request, plan, size)
         except BaseException as error:  # a plugin's validation may raise anything
-            self._close(cycle)
+            self._take(cycle)
             self._answer(cycle, exchange, error_response(as_ours(error, scope)))
             return True
-        self._close(cycle)
+        self._take(cycle)
         self._making = making
         making.done.add_done_callback(partial(self._made, cycle, exchange, plan, making))
         return True
 
-    def _close(self, cycle: RequestResponseCycle) -> None:
+    def _take(self, cycle: RequestResponseCycle) -> None:
         """This request is ours: the cycle lets go of its body, and of this connection, which holds it."""
         cycle.body = bytearray()
         cycle.on_response = _nothing
