@@ -193,13 +193,21 @@ def error_object(error: BrigantineError) -> dict[str, Any]:
     kind = "invalid_request_error" if error.status < 500 else "server_error"
     if error.status == 429:
         kind = "rate_limit_error"
-    # A plugin may say anything, such as the name of a file that is no UTF-8.
-    message = str(error).encode("utf-8", "backslashreplace").decode()
-    body: dict[str, Any] = {"message": message, "type": kind, "param": error.param, "code": error.code}
+    body: dict[str, Any] = {
+        "message": _utf8(str(error)),
+        "type": kind,
+        "param": error.param and _utf8(error.param),
+        "code": error.code,
+    }
     errors: tuple[FieldError, ...] = getattr(error, "errors", ())
     if errors:
-        body["errors"] = [field._asdict() for field in errors]
+        body["errors"] = [{name: _utf8(said) for name, said in field._asdict().items()} for field in errors]
     return {"error": body}
+
+
+def _utf8(text: str) -> str:
+    """What JSON can have of a text: a plugin may say anything, such as the name of a file that is no UTF-8."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def served_for(engine: Engine, content: str, name: str | None) -> Served:

@@ -1,7 +1,7 @@
 """A plan: what one request asks of a model, and how its answer is written.
 
 What makes one generation is planned without waiting for anything: then it does not matter whether a task waits for the
-rest (`making`), or the connection itself (`brigantine.api.direct`).
+rest (`made`), or the connection itself (`brigantine.api.direct`).
 """
 
 from __future__ import annotations

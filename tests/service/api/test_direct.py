@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from brigantine import Media
 from brigantine.api import Host
-from brigantine.errors import BadRequest
+from brigantine.errors import BadParams, BadRequest, FieldError
 
 from tests.service.api.site import (
     GENERATE,
@@ -227,6 +227,11 @@ def test_words_and_statuses_that_no_answer_can_have_are_errors_too(
         for answer in (await client.ask(), await through_the_app(client, request())):
             assert (answer.status, answer.code) == (500, "internal_error")
         served_model = host.engine.served("tiny")  # type: ignore[union-attr]
+        fault = BadParams([FieldError("seed", "a number, not \udcff", "\udcff")])
+        monkeypatch.setattr(served_model.request, "model_validate", raising(fault))
+        for answer in (await client.ask(), await through_the_app(client, request())):
+            assert (answer.status, answer.code) == (422, "invalid_params")
+            assert answer.said["error"]["errors"][0]["got"] == "\\udcff"
         monkeypatch.setattr(served_model.request, "model_validate", raising(SystemExit(1)))
         answer = await client.ask()
         assert (answer.status, answer.code) == (500, "internal_error")
