@@ -12,7 +12,7 @@ import sysconfig
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 
@@ -45,19 +45,22 @@ class Server:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
+_PRODUCT = Server(
+    "brigantine",
+    "",
+    ["brigantine", "serve", "--port", "{port}"],
+    path="/v1/models/{model}/generate",
+    environment={
+        "BRIGANTINE_MODELS_DIR": "{models_dir}",
+        "BRIGANTINE_WORKERS": "{workers}",
+        "BRIGANTINE_THREADS": "{workers}",
+        "BRIGANTINE_ACCESS_LOG": "false",
+    },
+)
+_AS_IT_IS = {**_PRODUCT.environment, "BRIGANTINE_PLAIN_CONVOLUTIONS": "false"}
 SERVERS = [
-    Server(
-        "brigantine",
-        "",
-        ["brigantine", "serve", "--port", "{port}"],
-        path="/v1/models/{model}/generate",
-        environment={
-            "BRIGANTINE_MODELS_DIR": "{models_dir}",
-            "BRIGANTINE_WORKERS": "{workers}",
-            "BRIGANTINE_THREADS": "{workers}",
-            "BRIGANTINE_ACCESS_LOG": "false",
-        },
-    ),
+    _PRODUCT,
+    replace(_PRODUCT, name="brigantine-as-is", environment=_AS_IT_IS),  # the graph as the others run it
     Server(
         "bentoml",
         "bentoml",

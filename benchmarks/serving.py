@@ -117,7 +117,9 @@ def fail(bench: Bench, server: Server, reason: str, place: dict[str, Any]) -> No
 
 
 def check(painter: Painter, target: Target, seed: int) -> None:
-    """Every pixel that a server under load draws is one that is drawn alone, without a server.
+    """Every picture that a server draws under load is the one that is drawn alone, without a server.
+
+    Of its values, one in a thousand may be another one, by 1 of 255: the product computes them in another order.
 
     Raises:
         ServerFailed: a picture is missing or another one.
@@ -142,7 +144,8 @@ def is_picture(painter: Painter, seed: int, answer: str) -> bool:
         pixels = np.asarray(Image.open(io.BytesIO(body))).reshape(expected.shape)
     except (OSError, ValueError):  # no base64, no PNG, or of another size
         return False
-    return np.array_equal(pixels, expected)
+    off = np.abs(pixels.astype(int) - expected)
+    return off.max() <= 1 and off.mean() <= 1e-3
 
 
 def ceiling(painter: Painter, threads: int, batch: int, seconds: float, seed: int) -> Measured:

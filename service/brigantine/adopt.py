@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from .adopted import STAGED, Adopted, settle
 from .errors import ModelInvalid
-from .foreign import NUMBERS, RANGES, Choices, Ports, Tensor, onnx_package, ports_of, read, walk
+from .foreign import NUMBERS, RANGES, Choices, Ports, Tensor, ports_of, read, walk
 from .model import GRAPH, MANIFEST, Arrays, Manifest, Model, sha256_of
 from .session import Session, SessionOptions
 
@@ -93,6 +93,8 @@ def _dynamic(inputs: list[str]) -> str:
 
 def _wrap_inputs(proto: Any, ports: Ports) -> None:
     """Put `z` and `label` before the foreign graph, each cast and shaped as its input wants it."""
+    import onnx  # noqa: PLC0415 - slow to import
+
     latent, kind = ports.latent, ports.kind
     graph, feeds, text = proto.graph, [("z", "their_z", latent)], ""
     if kind is not None:
@@ -106,9 +108,7 @@ def _wrap_inputs(proto: Any, ports: Ports) -> None:
         text += f"{source}_shape = Constant <value = int64[{len(tensor.shape)}] {{{sizes}}}> ()"
         text += f"{target} = Reshape ({source}_cast, {source}_shape)"
     label = ", int64[batch] label" if kind else ""
-    before = onnx_package().parser.parse_graph(
-        f"g (float[batch, {latent.width}] z{label}) => () {{ {text} }}"
-    )
+    before = onnx.parser.parse_graph(f"g (float[batch, {latent.width}] z{label}) => () {{ {text} }}")
     _rename(
         graph,
         {tensor.name: target for _, target, tensor in feeds} | {ports.drawn.name: "their_image", "": ""},
@@ -147,9 +147,11 @@ def _axes(path: Path, shape: tuple[int, ...], is_bytes: bool) -> list[int]:
 
 def _wrap_output(graph: Any, values: str, trial: _Trial) -> None:
     """Put `image` uint8 [batch, H, W, C] behind the foreign output."""
+    import onnx  # noqa: PLC0415 - slow to import
+
     size = ", ".join(str(trial.shape[axis]) for axis in trial.axes[1:])
     low, high = RANGES[values or "0..255"]
-    after = onnx_package().parser.parse_graph(  # rounded and cut off as by the trainer's own export
+    after = onnx.parser.parse_graph(  # rounded and cut off as by the trainer's own export
         f"g () => (uint8[batch, {size}] image) {{"
         f"offset = Constant <value = float {{{-low}}}> () scale = Constant <value = float {{{255 / (high - low)}}}> ()"
         "black = Constant <value = float {0}> () white = Constant <value = float {255}> ()"

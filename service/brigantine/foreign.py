@@ -13,7 +13,6 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 from .errors import ModelInvalid
-from .session import RuntimeMissing
 
 __all__ = [
     "NUMBERS",
@@ -21,7 +20,6 @@ __all__ = [
     "Choices",
     "Ports",
     "Tensor",
-    "onnx_package",
     "ports_of",
     "read",
     "read_beside",
@@ -98,7 +96,6 @@ def read(path: Path) -> Any:
 
     Raises:
         ModelInvalid: it is no graph, too large, or unsafe.
-        RuntimeMissing: onnx is not installed.
     """
     proto = _read(path)
     _fold(path, proto)
@@ -111,7 +108,6 @@ def read_beside(path: Path) -> tuple[Any, list[str]]:
 
     Raises:
         ModelInvalid: it is no graph, too large, or unsafe.
-        RuntimeMissing: onnx is not installed.
     """
     proto = _read(path)
     folder = Path(os.path.realpath(path.parent))
@@ -133,18 +129,11 @@ def ports_of(path: Path, graph: Any, choices: Choices) -> Ports:
     return Ports(latent, kind, labels, drawn, _range(path, graph, drawn, choices.value_range))
 
 
-def onnx_package() -> Any:
-    """The package onnx, which serving needs not."""
-    try:
-        import onnx  # noqa: PLC0415 - serving needs none
-    except ImportError as error:
-        raise RuntimeMissing(f"onnx is missing ({error}): pip install 'brigantine[import]'") from error
-    return onnx
-
-
 def _read(path: Path) -> Any:
     """The file as a ModelProto. Its size and its first byte are looked at before the rest is read."""
-    onnx, got = onnx_package(), ""
+    import onnx  # noqa: PLC0415 - slow to import
+
+    got = ""
     try:
         with path.open("rb") as file:
             size, first = path.stat().st_size, file.read(1)

@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from .errors import BrigantineError, ModelInvalid
 from .model import Arrays, Model, TensorSpec
+from .upsampling import rewritten
 
 __all__ = ["Buckets", "Device", "RuntimeMissing", "Session", "SessionOptions", "cuda_at_hand", "runtime"]
 
@@ -46,6 +47,8 @@ class SessionOptions(BaseModel):
     """`auto` takes a CUDA device when there is one."""
     intra_threads: int = Field(default=1, ge=1, le=256)
     """Threads inside one run on a CPU. With more than one, a row's bits may depend on its batch."""
+    plain_convolutions: bool = True
+    """Compute transposed convolutions as plain ones on an x86 CPU: up to 1.5 times as fast, and other last bits."""
     cache_bytes: int = Field(default=2**29, ge=1)
     """The most memory for the cache of a language model."""
     gpu_mem_limit_bytes: int = Field(default=0, ge=0)
@@ -154,7 +157,7 @@ class Session:
         fixed = Buckets.fit(model)
         graphs = fixed and options.cuda_graphs
         providers = _gpu_providers(ort, model, options, graphs) if cuda else []
-        engine = _load(ort, model, [*providers, "CPUExecutionProvider"], options.intra_threads)
+        engine = _load(ort, model, providers, options)
         on_gpu = engine.get_providers()[0] != "CPUExecutionProvider"
         if require_gpu and not on_gpu:
             raise RuntimeMissing(
@@ -164,6 +167,8 @@ class Session:
             )
         _check(model, engine.get_inputs(), model.manifest.inputs, "input")
         _check(model, engine.get_outputs(), model.manifest.outputs, "output")
+        if cuda and not on_gpu:
+            engine = _load(ort, model, [], options)  # the same graph as on any other CPU
         buckets = Buckets(ort, engine, model, "cuda") if on_gpu and fixed else None
         return cls(model, engine, buckets, cuda and not on_gpu, options)
 
@@ -194,7 +199,6 @@ class Session:
             binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
         for name, array in outputs.items():
             binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-
         options = runtime().RunOptions()
         options.log_severity_level = 4  # what goes wrong is raised, and need not be written on stderr, too
         options.add_run_config_entry("gpu_graph_id", "-1")  # asked for in each run; its absence costs 40 us
@@ -315,14 +319,17 @@ class _Bucket:
         return {name: value.numpy()[:rows].copy() for name, value in self._outputs.items()}
 
 
-def _load(ort: ModuleType, model: Model, providers: list[Any], threads: int) -> Any:
+def _load(ort: ModuleType, model: Model, gpu: list[Any], chosen: SessionOptions) -> Any:
     options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = chosen.intra_threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # an idle service costs nothing
     options.log_severity_level = 3
     try:
-        return ort.InferenceSession(str(model.graph), options, providers=providers)
+        graph = rewritten(model.graph) if chosen.plain_convolutions and not gpu else None
+        engine = ort.InferenceSession(graph or str(model.graph), options, [*gpu, "CPUExecutionProvider"])
+        engine._model_bytes = None  # it would keep them for providers that are set later
+        return engine
     except Exception as error:
         raise ModelInvalid(f"{model.graph}: ONNX Runtime cannot load it: {error}") from error
 

@@ -3,7 +3,6 @@
 import asyncio
 import io
 import os
-import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +22,7 @@ from brigantine.foreign import Choices
 from brigantine.model import Model
 from brigantine.plugin import Plugin
 from brigantine.request import prepare_row
-from brigantine.session import RuntimeMissing, Session, SessionOptions
+from brigantine.session import Session, SessionOptions
 from brigantine.settings import Settings
 from brigantine.store import Store
 from numpy.typing import NDArray
@@ -669,13 +668,6 @@ def test_a_plugin_that_refuses_the_model_is_heard_before_it_is_published(
     monkeypatch.setattr(brigantine_image.ImagePlugin, "load", load)
 
     assert "ValueError: not this one" in refused(store_folder, write(tmp_path, PLAIN))
-
-
-def test_without_onnx_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "onnx", None)
-
-    with pytest.raises(RuntimeMissing, match=r"pip install 'brigantine\[import\]'"):
-        adopt(write(tmp_path, PLAIN), "image", Choices())
 
 
 def test_the_command_hands_over_every_choice(tmp_path: Path):

@@ -62,7 +62,8 @@ def tiny_onnx(
         outputs: likewise.
         labels: the names of its classes.
     """
-    onnx = _onnx()
+    import onnx  # noqa: PLC0415 - slow to import
+
     constants: dict[str, Any] = {"flat": np.array([-1, 1], np.int64)}
     nodes = [node for spec in inputs for node in _flattened(onnx, spec, constants)]
     flat = [f"{spec.name}.flat" for spec in inputs]
@@ -95,11 +96,12 @@ def model_folder(folder: Path, name: str, plugin: str, graph: ModelProto, labels
         onnx.checker.ValidationError: the graph is none.
         pydantic.ValidationError: the name, or the type of a tensor, is not what a manifest may have.
     """
-    onnx = _onnx()
-    onnx.checker.check_model(graph)
+    import onnx  # noqa: PLC0415 - slow to import
+
+    onnx.checker.check_model(graph)  # pyright: ignore[reportUnknownMemberType]
     path = Path(folder) / name
     path.mkdir(parents=True)
-    onnx.save(graph, str(path / GRAPH))
+    onnx.save(graph, str(path / GRAPH))  # pyright: ignore[reportUnknownMemberType]
     constants = {one.name for one in graph.graph.initializer}
     manifest = Manifest(
         name=name,
@@ -111,14 +113,6 @@ def model_folder(folder: Path, name: str, plugin: str, graph: ModelProto, labels
     )
     (path / MANIFEST).write_text(manifest.model_dump_json(indent=2))
     return path
-
-
-def _onnx() -> ModuleType:
-    try:
-        import onnx  # noqa: PLC0415 - serving does not need it
-    except ImportError as error:
-        raise ImportError("tiny models need onnx: pip install 'brigantine[testing]'") from error
-    return onnx
 
 
 def _width(spec: TensorSpec) -> int:

@@ -1,4 +1,3 @@
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -74,10 +73,3 @@ def test_a_graph_of_ones_own_gets_the_manifest_that_it_needs(tmp_path: Path):
 def test_a_shape_that_is_not_fixed_is_refused(tmp_path: Path):
     with pytest.raises(ValueError, match="x: expected a shape that is fixed but for the batch"):
         tiny_onnx(tmp_path, "tiny", "any", [spec("x", "float32", "time")], [spec("y", "float32")])
-
-
-def test_without_onnx_the_remedy_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setitem(sys.modules, "onnx", None)
-
-    with pytest.raises(ImportError, match=r"pip install 'brigantine\[testing\]'"):
-        tiny_image(tmp_path)

@@ -1,0 +1,294 @@
+"""Transposed convolutions as plain ones: the same pictures of any layer, and the same bits in any batch."""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from brigantine.model import GRAPH, Model
+from brigantine.session import Session, SessionOptions
+from brigantine.upsampling import rewritten
+from google.protobuf.message import DecodeError
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+MNIST = Path("plugins/brigantine_image/models/mnist")
+
+pytestmark = pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="other processors run graphs as they are"
+)
+
+
+def layer(
+    folder: Path,
+    weight: tuple[int, int, int, int] = (16, 32, 4, 4),
+    side: tuple[int, int] = (4, 6),
+    bias: bool = True,
+    after: str = "Relu",
+    sizes: bool = True,
+    **attributes: Any,
+) -> Path:
+    """A graph with one transposed convolution of [N, C, H, W], what comes after it, and what else reads nothing."""
+    rng = np.random.default_rng(sum(weight))
+    values = {"weight": rng.standard_normal(weight, dtype=np.float32)}  # [C_in, C_out, K_h, K_w]
+    if bias:
+        values["bias"] = rng.standard_normal(weight[1] * attributes.get("group", 1), dtype=np.float32)
+    names = list(values)
+    nodes = [helper.make_node("ConvTranspose", ["x", *names], ["spread"], **attributes)]
+    slope: dict[str, Any] = {"alpha": 0.3} if after == "LeakyRelu" else {}
+    nodes.append(helper.make_node(after, ["spread"], ["y"], **slope))
+    height, width = side if sizes else ("H", "W")
+    graph = helper.make_graph(
+        nodes,
+        "layer",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", weight[0], height, width])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", "C", "H_out", "W_out"])],
+        [numpy_helper.from_array(value, name) for name, value in values.items()],
+    )
+    path = folder / "layer.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def run(graph: Path | bytes, x: np.ndarray, output: str = "y") -> np.ndarray:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    source = graph if isinstance(graph, bytes) else str(graph)
+    session: Any = onnxruntime.InferenceSession(source, options, ["CPUExecutionProvider"])
+    return session.run([output], {"x": x})[0]
+
+
+def kinds(graph: bytes) -> list[str]:
+    return [node.op_type for node in onnx.load_model_from_string(graph).graph.node]
+
+
+def rows(count: int, channels: int, side: tuple[int, int]) -> np.ndarray:
+    return np.random.default_rng(count).standard_normal(
+        (count, channels, *side), dtype=np.float32
+    )  # [N, C, H, W]
+
+
+USUAL: dict[str, Any] = {"strides": [2, 2], "pads": [1, 1, 1, 1]}
+
+
+def changed(path: Path, change: Any) -> Path:
+    model = onnx.load(path)
+    change(model)
+    onnx.save(model, path)
+    return path
+
+
+@st.composite
+def usual(draw: st.DrawFn) -> dict[str, Any]:
+    """A layer whose output is as long as its input times the stride, along each axis."""
+    kernels, strides, before, after, extra = [], [], [], [], []
+    for _ in range(2):
+        stride, more = draw(st.integers(1, 3)), draw(st.integers(0, 4))
+        kernel = stride + more
+        first = draw(st.integers(0, more))
+        added = draw(st.integers(0, stride - 1))
+        for values, value in zip(
+            (kernels, strides, before, after, extra),
+            (kernel, stride, first, more - first + added, added),
+            strict=True,
+        ):
+            values.append(value)
+    channels = draw(st.sampled_from([(16, 16), (32, 16), (128, 32), (16, 48)]))
+    return {
+        "weight": (*channels, *kernels),
+        "side": (draw(st.integers(1, 9)), draw(st.integers(1, 9))),
+        "bias": draw(st.booleans()),
+        "after": draw(st.sampled_from(["Relu", "LeakyRelu", "Tanh"])),
+        "strides": strides,
+        "pads": before + after,
+        "output_padding": extra,
+    }
+
+
+@settings(max_examples=200, deadline=None)
+@given(described=usual())
+def test_any_layer_computes_what_it_did(tmp_path_factory: pytest.TempPathFactory, described: dict[str, Any]):
+    path = layer(tmp_path_factory.mktemp("layer"), **described)
+    x = rows(3, described["weight"][0], described["side"])
+
+    made = rewritten(path)
+
+    assume(made is not None)
+    assert np.allclose(run(made or b"", x), run(path, x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("weight", "side", "attributes"),
+    [
+        ((128, 64, 4, 4), (8, 8), {"strides": [2, 2], "pads": [1, 1, 1, 1]}),  # by pairs of rows and columns
+        ((64, 32, 4, 4), (8, 8), {"strides": [2, 2], "pads": [1, 1, 1, 1]}),  # by pairs of rows
+        ((128, 64, 4, 4), (7, 7), {"strides": [2, 2], "pads": [1, 1, 1, 1]}),  # as they are
+        ((32, 16, 3, 3), (8, 8), {"strides": [2, 2], "pads": [1, 1, 1, 1], "output_padding": [1, 1]}),
+        ((32, 16, 5, 5), (5, 4), {"strides": [2, 2], "pads": [2, 2, 2, 2], "output_padding": [1, 1]}),
+        ((32, 16, 6, 6), (4, 4), {"strides": [2, 2], "pads": [2, 2, 2, 2]}),
+        ((32, 16, 3, 3), (4, 4), {"pads": [1, 1, 1, 1]}),
+        ((32, 16, 8, 8), (4, 4), {"strides": [4, 4], "pads": [2, 2, 2, 2]}),
+        ((32, 16, 4, 3), (4, 4), {"strides": [2, 1], "pads": [1, 1, 1, 1]}),
+    ],
+)
+def test_a_usual_layer_is_made_of_plain_convolutions(
+    tmp_path: Path, weight: tuple[int, int, int, int], side: tuple[int, int], attributes: dict[str, Any]
+):
+    path = layer(tmp_path, weight, side, **attributes)
+
+    made = rewritten(path)
+
+    assert made is not None and "Conv" in kinds(made) and "ConvTranspose" not in kinds(made)
+    x = rows(3, weight[0], side)
+    reference: Any = ReferenceEvaluator(onnx.load(path)).run(None, {"x": x})
+    assert np.allclose(run(made, x), reference[0], rtol=1e-4, atol=1e-4)
+
+
+def test_layers_follow_one_another(tmp_path: Path):
+    def again(model: onnx.ModelProto) -> None:
+        weight = np.random.default_rng(9).standard_normal((32, 16, 4, 4), dtype=np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(weight, "second"))
+        node = helper.make_node("ConvTranspose", ["relu", "second"], ["y"], **USUAL)
+        model.graph.node[1].output[0] = "relu"
+        model.graph.node.append(node)
+
+    path = changed(layer(tmp_path, **USUAL), again)
+    made = rewritten(path)
+
+    assert made is not None and "ConvTranspose" not in kinds(made)
+    assert np.allclose(run(made, rows(3, 16, (4, 6))), run(path, rows(3, 16, (4, 6))), rtol=1e-3, atol=1e-3)
+
+
+def test_single_pixels_are_spread_by_a_matrix_product(tmp_path: Path):
+    path = layer(tmp_path, (100, 24, 4, 4), (1, 1))
+
+    made = rewritten(path)
+
+    assert made is not None and kinds(made) == ["Flatten", "Gemm", "Relu", "Reshape"]
+    assert np.allclose(run(made, rows(3, 100, (1, 1))), run(path, rows(3, 100, (1, 1))), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("weight", [(128, 64, 4, 4), (64, 16, 4, 4)])
+@pytest.mark.parametrize("side", [(8, 8), (7, 7)])
+def test_a_row_has_the_same_bits_in_any_batch(
+    tmp_path: Path, weight: tuple[int, int, int, int], side: tuple[int, int]
+):
+    made = rewritten(layer(tmp_path, weight, side, strides=[2, 2], pads=[1, 1, 1, 1]))
+    assert made is not None
+    x = rows(33, weight[0], side)
+
+    whole = run(made, x)
+
+    for size in (1, 2, 3, 8, 17):
+        assert run(made, x[33 - size :]).tobytes() == whole[33 - size :].tobytes()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"weight": (16, 24, 4, 4)},
+        {"weight": (20, 16, 4, 4)},
+        {"weight": (32, 16, 4, 4), "group": 2},
+        {"dilations": [2, 2]},
+        {"strides": [2, 2], "pads": [0] * 4},
+        {"strides": [2, 2], "pads": [0] * 4, "weight": (16, 16, 2, 2)},
+        {"strides": [3, 3], "pads": [0] * 4, "weight": (16, 16, 2, 2), "output_padding": [1, 1]},
+        {"strides": [2, 2], "auto_pad": "SAME_UPPER"},
+        {"strides": [2, 2], "output_shape": [8, 12]},
+        {"sizes": False},
+    ],
+    ids=str,
+)
+def test_a_layer_that_would_not_gain_or_is_another_one_is_left_alone(tmp_path: Path, other: dict[str, Any]):
+    assert rewritten(layer(tmp_path, **(other if "strides" in other else USUAL | other))) is None
+
+
+def test_a_weight_that_can_be_given_in_each_run_is_left_alone(tmp_path: Path):
+    def offer(model: onnx.ModelProto) -> None:
+        shape = [16, 32, 4, 4]
+        model.graph.input.append(helper.make_tensor_value_info("weight", TensorProto.FLOAT, shape))
+
+    assert rewritten(changed(layer(tmp_path, **USUAL), offer)) is None
+
+
+def test_weights_in_a_file_of_their_own_are_left_there(tmp_path: Path):
+    path = layer(tmp_path, **USUAL)
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights", size_threshold=0)
+
+    assert rewritten(path) is None
+
+
+def test_a_graph_with_branches_is_left_alone(tmp_path: Path):
+    def branch(model: onnx.ModelProto) -> None:
+        inside = helper.make_graph(
+            [helper.make_node("Identity", ["spread"], ["same"])],
+            "inside",
+            [],
+            [helper.make_tensor_value_info("same", TensorProto.FLOAT, None)],
+        )
+        model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+        model.graph.node.append(
+            helper.make_node("If", ["yes"], ["z"], then_branch=inside, else_branch=inside)
+        )
+
+    assert rewritten(changed(layer(tmp_path, **USUAL), branch)) is None
+
+
+def test_what_is_read_twice_or_is_an_output_is_still_there(tmp_path: Path):
+    def show(model: onnx.ModelProto) -> None:
+        model.graph.output.append(helper.make_tensor_value_info("spread", TensorProto.FLOAT, None))
+
+    path = changed(layer(tmp_path, **USUAL), show)
+    made = rewritten(path)
+    assert made is not None
+    x = rows(2, 16, (4, 6))
+
+    for name in ("spread", "y"):
+        assert np.allclose(run(made, x, name), run(path, x, name), rtol=1e-4, atol=1e-4)
+
+
+def test_weights_that_nobody_reads_any_more_are_gone(tmp_path: Path):
+    made = rewritten(layer(tmp_path, **USUAL))
+
+    assert made is not None
+    assert "weight" not in [value.name for value in onnx.load_model_from_string(made).graph.initializer]
+
+
+def test_other_processors_and_other_graphs_need_no_look(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = layer(tmp_path, **USUAL)
+    (tmp_path / "empty").touch()
+    (tmp_path / "other").write_bytes(b"no such layer")
+    (tmp_path / "rubbish").write_bytes(b"ConvTranspose")
+
+    assert rewritten(tmp_path / "empty") is None and rewritten(tmp_path / "other") is None
+    with pytest.raises(DecodeError):
+        rewritten(tmp_path / "rubbish")
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert rewritten(path) is None
+
+
+def test_the_shipped_model_draws_what_its_file_says_in_other_bits():
+    """One process runs it as it is, and one does not: a setting, not chance."""
+    model = Model.open(MNIST)
+    rng = np.random.default_rng(0)
+    batch = {
+        "z": rng.standard_normal((200, int(model.manifest.inputs[0].shape[1])), dtype=np.float32),
+        "label": rng.integers(10, size=200),
+    }
+
+    anew, plain = (
+        Session.open(model, SessionOptions(plain_convolutions=chosen)).run(batch)["image"].astype(int)
+        for chosen in (True, False)
+    )
+
+    made = rewritten(model.path / GRAPH)
+    assert made is not None and kinds(made).count("Conv") == 4
+    assert np.abs(anew - plain).max() <= 1
+    assert (anew != plain).mean() < 1e-3
