@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import gc
 import json
 import math
 import os
 import re
+import select
+import socket
 import subprocess
 import time
 from collections import Counter, deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
-import uvloop
 
 MAGIC = "iVBORw0KGgo"
 """How a PNG begins in base64."""
@@ -84,7 +84,7 @@ def open_loop(target: Target, rate: float, seconds: int, seed: int) -> Measured:
     A latency counts from the time at which the request was due, so that a server that stalls pays for everyone who
     came meanwhile.
     """
-    return uvloop.run(_open_loop(target, rate, seconds, seed))
+    return _played(target, rate, seconds, seed, _MOST_CONNECTIONS, _STRAGGLERS_S).measured(seconds)
 
 
 def flood(target: Target, rate: float, seconds: int, seed: int, connections: int = 4096) -> Counter[int]:
@@ -92,16 +92,12 @@ def flood(target: Target, rate: float, seconds: int, seed: int, connections: int
 
     Waits for the last ones as long as the product may take for one.
     """
-    run = uvloop.run(_played(target, rate, seconds, seed, connections, _LONGEST_S))
+    run = _played(target, rate, seconds, seed, connections, _LONGEST_S)
     statuses = Counter(int(answer[9:12]) for _, answer in run.answers.values())
     return statuses + Counter({0: len(run.requests) - len(run.answers)})
 
 
-async def _open_loop(target: Target, rate: float, seconds: int, seed: int) -> Measured:
-    return (await _played(target, rate, seconds, seed, _MOST_CONNECTIONS, _STRAGGLERS_S)).measured(seconds)
-
-
-async def _played(
+def _played(
     target: Target, rate: float, seconds: int, seed: int, connections: int, patience_s: float
 ) -> _Run:
     rng = np.random.default_rng(seed)
@@ -113,7 +109,7 @@ async def _played(
     gc.collect()
     gc.disable()  # a collection would look like a slow server
     try:
-        await run.play()
+        run.play()
     finally:
         gc.enable()
     return run
@@ -121,7 +117,11 @@ async def _played(
 
 @dataclass
 class _Run:
-    """One window: what is due when, and what came of it."""
+    """One window: what is due when, and what came of it.
+
+    On the kernel's own interface: it shares the machine with the server, and an event loop takes as long for a request
+    as a server does that refuses it.
+    """
 
     target: Target
     requests: list[bytes]
@@ -131,42 +131,32 @@ class _Run:
     """How long the last answers may take."""
     answers: dict[int, tuple[float, bytes]] = field(default_factory=dict)
     """By number: seconds from due to answered, and the answer."""
+    connections: dict[int, _Connection] = field(default_factory=dict)
+    """By file descriptor."""
     idle: deque[_Connection] = field(default_factory=deque)
     waiting: deque[int] = field(default_factory=deque)
-    connections: int = 0
     sent: int = 0
     finished: int = 0
-    over: asyncio.Event = field(default_factory=asyncio.Event)
     begin_s: float = 0.0
-    opening: set[asyncio.Task[None]] = field(default_factory=set)
 
-    async def play(self) -> None:
-        await asyncio.gather(*(self._open() for _ in range(_CONNECTIONS)))
-        loop = asyncio.get_running_loop()
-        timer = _Timer()
-        loop.add_reader(timer.fd, self._on_time, timer)
-        self.begin_s = time.monotonic() + 0.05
-        timer.set(self.begin_s + self.due_s[0])
-        with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self.over.wait(), self.due_s[-1] + self.patience_s)
-        loop.remove_reader(timer.fd)
-        os.close(timer.fd)
-        for task in tuple(self.opening):
-            task.cancel()
-        for connection in self.idle:
-            connection.transport.close()
-
-    def ready(self, connection: _Connection) -> None:
-        """Send what waits, or keep the connection: the longest idle one is used next, so that all of them are."""
-        if self.waiting:
-            connection.send(self.waiting.popleft())
-        else:
-            self.idle.append(connection)
-
-    def finish(self) -> None:
-        self.finished += 1
-        if self.finished == len(self.requests):
-            self.over.set()
+    def play(self) -> None:
+        with select.epoll() as self._poll:
+            for _ in range(_CONNECTIONS):
+                self._open()
+            timer = _Timer()
+            self._poll.register(timer.fd, select.EPOLLIN)
+            self.begin_s = time.monotonic() + 0.05
+            timer.set(self.begin_s + self.due_s[0])
+            last_s = self.begin_s + self.due_s[-1] + self.patience_s
+            while self.finished < len(self.requests) and (left_s := last_s - time.monotonic()) > 0:
+                for fd, events in self._poll.poll(left_s):
+                    if fd == timer.fd:
+                        self._on_time(timer)
+                    else:
+                        self._on_event(self.connections[fd], events)
+            os.close(timer.fd)
+            for connection in self.connections.values():
+                connection.socket.close()
 
     def _on_time(self, timer: _Timer) -> None:
         timer.read()
@@ -178,21 +168,61 @@ class _Run:
             timer.set(self.begin_s + self.due_s[self.sent])
 
     def _send(self, number: int) -> None:
+        """On the connection that has been idle for longest, so that all of them are used."""
         if self.idle:
-            self.idle.popleft().send(number)
+            self._ask(self.idle.popleft(), number)
             return
         self.waiting.append(number)
-        if self.connections + len(self.opening) < self.most_connections:
-            task = asyncio.ensure_future(self._open())
-            self.opening.add(task)
-            task.add_done_callback(self.opening.discard)
+        if len(self.connections) < self.most_connections:
+            self._open()
 
-    async def _open(self) -> None:
-        loop = asyncio.get_running_loop()
+    def _ask(self, connection: _Connection, number: int) -> None:
+        connection.number, connection.answer = number, b""
+        with suppress(OSError):  # closed meanwhile, which its reading says too
+            connection.socket.send(self.requests[number])
+
+    def _open(self) -> None:
+        own = socket.socket()
+        own.setblocking(False)
+        own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        own.connect_ex(("127.0.0.1", self.target.port))
+        self.connections[own.fileno()] = _Connection(own)
+        self._poll.register(own.fileno(), select.EPOLLOUT)
+
+    def _on_event(self, connection: _Connection, events: int) -> None:
+        if events & select.EPOLLOUT and not events & (select.EPOLLERR | select.EPOLLHUP):
+            self._poll.modify(connection.socket.fileno(), select.EPOLLIN)
+            self._ready(connection)
+            return
         try:
-            await loop.create_connection(lambda: _Connection(self), "127.0.0.1", self.target.port)
+            data = connection.socket.recv(65536)
         except OSError:
-            return  # what waits goes to another connection, or counts as an error in the end
+            data = b""
+        if not data:
+            self._close(connection)
+            return
+        connection.answer += data
+        if connection.number >= 0 and _is_whole(connection.answer):
+            number, connection.number = connection.number, -1
+            late_s = time.monotonic() - self.begin_s - self.due_s[number]
+            self.answers[number] = late_s, connection.answer
+            self.finished += 1
+            self._ready(connection)
+
+    def _ready(self, connection: _Connection) -> None:
+        if self.waiting:
+            self._ask(connection, self.waiting.popleft())
+        else:
+            self.idle.append(connection)
+
+    def _close(self, connection: _Connection) -> None:
+        """What it was asked has no answer; what waits goes to another one, or has none in the end."""
+        del self.connections[connection.socket.fileno()]
+        connection.socket.close()
+        if connection.number >= 0:
+            self.finished += 1
+        elif connection in self.idle:
+            self.idle.remove(connection)
 
     def measured(self, seconds: int) -> Measured:
         magic = MAGIC.encode()
@@ -205,40 +235,14 @@ class _Run:
         return Measured(len(right), len(self.requests) - len(right), last, p50, p90, p99, p999, good)
 
 
-class _Connection(asyncio.Protocol):
+@dataclass(eq=False)
+class _Connection:
     """One connection with at most one request in flight."""
 
-    transport: asyncio.Transport
-
-    def __init__(self, run: _Run) -> None:
-        self._run = run
-        self._number = -1
-        self._answer = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.Transport", transport)
-        self._run.connections += 1
-        self._run.ready(self)
-
-    def send(self, number: int) -> None:
-        self._number, self._answer = number, b""
-        self.transport.write(self._run.requests[number])
-
-    def data_received(self, data: bytes) -> None:
-        self._answer += data
-        if self._number >= 0 and _is_whole(self._answer):
-            run, number, self._number = self._run, self._number, -1
-            run.answers[number] = time.monotonic() - run.begin_s - run.due_s[number], self._answer
-            run.finish()
-            run.ready(self)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        run = self._run
-        run.connections -= 1
-        if self._number >= 0:  # without an answer: an error
-            run.finish()
-        elif self in run.idle:
-            run.idle.remove(self)
+    socket: socket.socket
+    number: int = -1
+    """Of the request in flight, or -1."""
+    answer: bytes = b""
 
 
 def _is_whole(answer: bytes) -> bool:
