@@ -20,6 +20,7 @@ from .job import Job, OnPart
 from .lane import ThreadLane
 from .media import Media
 from .metrics import STAGES, Metrics
+from .pages import use_huge_pages
 from .plugin import Plugin
 from .process import ProcessLane
 from .registry import ModelRecord, Registry
@@ -225,7 +226,9 @@ class Engine:
             only: the name of the only model to load.
             cores_file: where the workers of a service share out the cores, if there are others.
         """
-        return cls(Registry.load(settings, only), settings, cores_file)
+        registry = Registry.load(settings, only)
+        use_huge_pages()
+        return cls(registry, settings, cores_file)
 
     def close(self) -> None:
         """Fail what is not finished, and end all threads and processes."""

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 from .discovery import Origin
 from .errors import GenerationFailed, ModelInvalid, NotReady
 from .model import Model
+from .pages import use_huge_pages
 from .session import Session, SessionOptions
 from .station import Fault, Order, Outcome, Report, Station
 from .warmup import Facts, warm_up
@@ -318,7 +319,9 @@ def _station(spec: ProcessSpec) -> tuple[Station, Facts]:
         raise ModelInvalid(f"{spec.path}: the model has been replaced since the service started; restart it")
     session = Session.open(model, spec.options, spec.require_gpu)
     plugin = spec.plugin.load()(model, session)
-    return Station(plugin, spec.max_n), warm_up(plugin, spec.max_batch)
+    facts = warm_up(plugin, spec.max_batch)
+    use_huge_pages()
+    return Station(plugin, spec.max_n), facts
 
 
 def main(fd: int) -> None:
