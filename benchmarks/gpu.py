@@ -19,9 +19,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from brigantine.buckets import Buckets
 from brigantine.model import Arrays, Model
 from brigantine.png import encode_png
-from brigantine.session import Buckets, Session, SessionOptions, runtime
+from brigantine.session import Session, SessionOptions, runtime
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _SECONDS, _ROUNDS = 0.5, 3

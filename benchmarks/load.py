@@ -182,7 +182,10 @@ class _Run:
             connection.socket.send(self.requests[number])
 
     def _open(self) -> None:
-        own = socket.socket()
+        try:
+            own = socket.socket()
+        except OSError:  # too many: what waits goes to another one, or has no answer in the end
+            return
         own.setblocking(False)
         own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         own.connect_ex(("127.0.0.1", self.target.port))
@@ -196,6 +199,8 @@ class _Run:
             return
         try:
             data = connection.socket.recv(65536)
+        except BlockingIOError:
+            return
         except OSError:
             data = b""
         if not data:

@@ -45,7 +45,7 @@ class Server:
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
-_PRODUCT = Server(
+PRODUCT = Server(
     "brigantine",
     "",
     ["brigantine", "serve", "--port", "{port}"],
@@ -57,10 +57,10 @@ _PRODUCT = Server(
         "BRIGANTINE_ACCESS_LOG": "false",
     },
 )
-_AS_IT_IS = {**_PRODUCT.environment, "BRIGANTINE_PLAIN_CONVOLUTIONS": "false"}
+_AS_IT_IS = {**PRODUCT.environment, "BRIGANTINE_PLAIN_CONVOLUTIONS": "false"}
 SERVERS = [
-    _PRODUCT,
-    replace(_PRODUCT, name="brigantine-as-is", environment=_AS_IT_IS),  # the graph as the others run it
+    PRODUCT,
+    replace(PRODUCT, name="brigantine-as-is", environment=_AS_IT_IS),  # the graph as the others run it
     Server(
         "bentoml",
         "bentoml",

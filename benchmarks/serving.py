@@ -36,7 +36,7 @@ from load import MAGIC, Measured, Target, closed, open_loop
 from peers.core import Painter
 from PIL import Image
 from report import MOST_FOREIGN, report
-from servers import SERVERS, SHARED, Server, ServerFailed, ask, differences, install, running
+from servers import PRODUCT, SERVERS, SHARED, Server, ServerFailed, ask, differences, install, running
 from watch import adopt_orphans, watching
 
 MNIST = Path(__file__).parent.parent / "plugins/brigantine_image/models/mnist"
@@ -89,7 +89,7 @@ def visit(bench: Bench, server: Server, place: dict[str, Any]) -> None:
     """Start one server, measure it in every cell, and stop it."""
     try:
         with running(server, bench.model, place["workers"], bench.home) as up:
-            check(bench.painter, up.target, next(bench.seeds))
+            check(bench.painter, up.target, next(bench.seeds), exact=server.name != PRODUCT.name)
             closed(up.target, 32, _WARM_S, next(bench.seeds))
             windows = [
                 bench.window(
@@ -116,10 +116,15 @@ def fail(bench: Bench, server: Server, reason: str, place: dict[str, Any]) -> No
     bench.write("failure", **place, server=server.name, reason=reason)
 
 
-def check(painter: Painter, target: Target, seed: int) -> None:
+def check(painter: Painter, target: Target, seed: int, exact: bool) -> None:
     """Every picture that a server draws under load is the one that is drawn alone, without a server.
 
-    Of its values, one in a thousand may be another one, by 1 of 255: the product computes them in another order.
+    Args:
+        painter: draws it alone.
+        target: the server.
+        seed: of the first picture.
+        exact: every value must be the same. The product's rounding is its own: one value of a picture, or one in a
+            thousand, may be off by 1 of 255.
 
     Raises:
         ServerFailed: a picture is missing or another one.
@@ -127,14 +132,16 @@ def check(painter: Painter, target: Target, seed: int) -> None:
     seeds = range(seed, seed + _CHECKED)
     with httpx.Client(timeout=60) as client, ThreadPoolExecutor(_AT_ONCE) as pool:
         answers = list(pool.map(lambda one: ask(client, target, one), seeds))
-    wrong = [one for one, answer in zip(seeds, answers, strict=True) if not is_picture(painter, one, answer)]
+    wrong = [
+        one for one, answer in zip(seeds, answers, strict=True) if not is_picture(painter, one, answer, exact)
+    ]
     if wrong:
         raise ServerFailed(
             f"{len(wrong)} of {_CHECKED} pictures are wrong, the first that of seed {wrong[0]}"
         )
 
 
-def is_picture(painter: Painter, seed: int, answer: str) -> bool:
+def is_picture(painter: Painter, seed: int, answer: str, exact: bool) -> bool:
     [expected] = painter.pixels([seed])
     found = re.search(f'{MAGIC}[^"]*', answer)
     if found is None:
@@ -145,7 +152,7 @@ def is_picture(painter: Painter, seed: int, answer: str) -> bool:
     except (OSError, ValueError):  # no base64, no PNG, or of another size
         return False
     off = np.abs(pixels.astype(int) - expected)
-    return off.max() <= 1 and off.mean() <= 1e-3
+    return off.max() <= 1 and off.sum() <= (0 if exact else max(1, off.size // 1000))
 
 
 def ceiling(painter: Painter, threads: int, batch: int, seconds: float, seed: int) -> Measured:

@@ -25,14 +25,13 @@ from generators import make
 from load import closed, flood
 from openai import OpenAI
 from peers.core import Painter
-from servers import SERVERS, Running, Server, running
+from servers import PRODUCT, Running, Server, running
 from serving import MNIST
 from text_model import model_folder
 from text_servers import serving
 from text_soak import deserters
 from watch import adopt_orphans, resident_mib, server_tree, watching
 
-_PRODUCT = next(server for server in SERVERS if server.name == "brigantine")
 _ROUNDS = 7
 _SEEDS = 1_000_000_000
 
@@ -73,17 +72,17 @@ class Soak:
 
     def metrics(self) -> tuple[str, bool]:
         """Counting and timing every generation costs at most 3% of the throughput."""
-        one = {**_PRODUCT.environment, "BRIGANTINE_WORKERS": "1", "BRIGANTINE_THREADS": "1"}
+        one = {**PRODUCT.environment, "BRIGANTINE_WORKERS": "1", "BRIGANTINE_THREADS": "1"}
         on = replace(
-            _PRODUCT, environment=one
+            PRODUCT, environment=one
         )  # how connections fall to two workers changes more than counting does
-        off = replace(_PRODUCT, environment={**one, "BRIGANTINE_METRICS": "false"})
+        off = replace(PRODUCT, environment={**one, "BRIGANTINE_METRICS": "false"})
         with self._serving(on) as counting, self._serving(off) as silent:
             return _cost(counting, silent, 0.03)
 
     def isolation(self) -> tuple[str, bool]:
         """A plugin in a process of its own costs at most 25% of the throughput."""
-        alone = replace(_PRODUCT, environment={**_PRODUCT.environment, "BRIGANTINE_ISOLATE": "image"})
+        alone = replace(PRODUCT, environment={**PRODUCT.environment, "BRIGANTINE_ISOLATE": "image"})
         with self._serving() as threads, self._serving(alone) as process:
             return _cost(process, threads, 0.25)
 
@@ -135,7 +134,7 @@ class Soak:
         said = f"{left}; {before:.0f} MiB, {growth:+.2%}, after {time.monotonic() - begin:.0f} s"
         return said, not any(held.values()) and growth < 0.02
 
-    def _serving(self, server: Server = _PRODUCT, model: Path = MNIST) -> Any:
+    def _serving(self, server: Server = PRODUCT, model: Path = MNIST) -> Any:
         return running(server, model, 2, self._home)
 
 

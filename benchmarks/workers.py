@@ -19,11 +19,10 @@ from typing import NamedTuple
 
 from generators import make
 from load import closed
-from servers import SERVERS, Running, running
+from servers import PRODUCT, Running, running
 from serving import MNIST
 from watch import adopt_orphans, server_tree, watching
 
-_PRODUCT = next(server for server in SERVERS if server.name == "brigantine")
 _CONNECTIONS = 64
 _WARM_S = 2
 _WAYS = {
@@ -69,7 +68,7 @@ def compare(model: Path, home: Path, rounds: int, seconds: int) -> None:
         memory: dict[str, float] = {}
         for name, environment in _WAYS.items():
             before = set(server_tree())
-            server = replace(_PRODUCT, environment={**_PRODUCT.environment, **environment})
+            server = replace(PRODUCT, environment={**PRODUCT.environment, **environment})
             ups[name] = servers.enter_context(running(server, model, 2, home / "workers" / str(len(ups))))
             closed(ups[name].target, _CONNECTIONS, _WARM_S, 0)
             memory[name] = proportional_mib(sorted(set(server_tree()) - before))

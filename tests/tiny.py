@@ -80,3 +80,12 @@ def tiny_model(folder: Path, name: str = "tiny", swayed: bool = False, **changes
     manifest = Manifest.model_validate(fields | changes)
     (path / MANIFEST).write_text(manifest.model_dump_json(indent=2))
     return path
+
+
+def tiny_batch(size: int) -> dict[str, np.ndarray]:
+    """Its inputs, others for each size."""
+    rng = np.random.default_rng(size)
+    return {
+        "z": rng.standard_normal((size, Z_DIM), dtype=np.float32),  # [N, Z_DIM]
+        "label": rng.integers(3, size=size),  # [N]
+    }

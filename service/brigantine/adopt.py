@@ -47,7 +47,7 @@ def adopt(path: Path, plugin: str, choices: Choices) -> Adopted:
 
     Raises:
         ModelInvalid: it is no graph, is unsafe, draws no pictures, or needs a choice that was not made.
-        RuntimeMissing: onnx or ONNX Runtime is not installed.
+        RuntimeMissing: ONNX Runtime is not installed.
     """
     if plugin != "image":
         raise ModelInvalid(

@@ -87,7 +87,7 @@ def adopt_text(folder: Path, choices: Choices) -> Adopted:
 
     Raises:
         ModelInvalid: it is none, is unsafe, or cannot be exported or served.
-        RuntimeMissing: onnx, or what exports it, is not installed.
+        RuntimeMissing: what exports it is not installed.
     """
     _check(folder, choices)
     settings, name = _Settings.read(folder), folder.resolve().name

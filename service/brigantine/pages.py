@@ -11,14 +11,16 @@ import ctypes
 import mmap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
 __all__ = ["use_huge_pages"]
 
-_MAPS = Path("/proc/self/maps")
+_MAPS, _PAGES = Path("/proc/self/maps"), Path("/proc/self/pagemap")
 _PAGE, _HUGE = mmap.PAGESIZE, 2**21
 _COLLAPSE = 25
+_PRESENT, _OWN = np.uint64(1 << 63), np.uint64(1 << 56)
 _FULL = 0.9
 """The share of a huge page's memory that must be in use: what is not would be filled with zeros."""
 
@@ -26,14 +28,17 @@ _FULL = 0.9
 def use_huge_pages() -> int:
     """Move large amounts of memory that are in use into huge pages; how many bytes could be.
 
-    Where the system has none, or none left, everything stays where it is.
+    What this process shares with the one it was forked of stays shared. Where the system has no huge pages, or none
+    left, everything stays where it is.
     """
+    libc = ctypes.CDLL(None)
     try:
         ranges = list(_ranges(_MAPS.read_text().splitlines()))
+        with _PAGES.open("rb") as table:
+            places = [place for begin, end in ranges for place in _full(table, begin, end)]
     except OSError:  # another system
         return 0
-    libc = ctypes.CDLL(None)
-    return _HUGE * sum(_collapsed(libc, start) for begin, end in ranges for start in _full(libc, begin, end))
+    return _HUGE * sum(_collapsed(libc, place) for place in places)
 
 
 def _ranges(lines: Iterable[str]) -> Iterator[tuple[int, int]]:
@@ -46,12 +51,12 @@ def _ranges(lines: Iterable[str]) -> Iterator[tuple[int, int]]:
             yield begin, end
 
 
-def _full(libc: ctypes.CDLL, begin: int, end: int) -> list[int]:
-    """Where in a range most pages are in use."""
-    resident = np.zeros((end - begin) // _PAGE, np.uint8)
-    # What has been unmapped meanwhile is not in use.
-    libc.mincore(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), ctypes.c_void_p(resident.ctypes.data))
-    shares = np.reshape(resident & 1, (-1, _HUGE // _PAGE)).mean(axis=1)
+def _full(table: BinaryIO, begin: int, end: int) -> list[int]:
+    """Where in a range most pages are in use, by this process alone (proc_pid_pagemap(5))."""
+    table.seek(begin // _PAGE * 8)
+    entries = np.frombuffer(table.read((end - begin) // _PAGE * 8), np.uint64)
+    own = (entries & _PRESENT != 0) & (entries & _OWN != 0)
+    shares = np.reshape(own, (-1, _HUGE // _PAGE)).mean(axis=1)
     return [begin + _HUGE * int(place) for place in np.flatnonzero(shares >= _FULL)]
 
 

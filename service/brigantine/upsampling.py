@@ -18,6 +18,7 @@ import mmap
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,19 +38,19 @@ _BLOCK = 16
 """Channels that the kernels take at a time: with others they would compute what nobody asks for."""
 _DEEP, _WIDE = 128, 8
 """Channels and columns from which on it pays to save products along rows, too: sums take time as well."""
-_MOST_BYTES = 2**29
-"""A larger file is left as it is: what takes its place must stay below protobuf's 2 GiB."""
+_MOST_BYTES = 2**28
+"""A larger file is left as it is: to write it anew takes some five times its size."""
 
 
 def rewritten(path: Path) -> bytes | None:
     """The graph in `path` with its transposed convolutions as plain ones: the same function, up to rounding.
 
-    None where there is nothing to rewrite, and on a processor for whose kernels the above does not hold. Which layers
-    are rewritten is up to the graph alone, so that all processes compute the same bits.
+    None where there is nothing to rewrite: no such layer that would gain, branches, weights in other files, more than
+    256 MiB, or a processor for whose kernels the above does not hold. Which layers are rewritten is up to the graph
+    alone, so that all processes compute the same bits.
 
     Raises:
-        OSError: the file cannot be read.
-        google.protobuf.message.DecodeError: it is no ONNX graph.
+        Exception: the file cannot be read, or is no graph of which onnx can infer shapes.
     """
     if platform.machine() not in ("x86_64", "AMD64") or not _mentions(path, b"ConvTranspose"):
         return None
@@ -159,12 +160,12 @@ class _Layer:
         """Whether it enlarges single pixels, which is a matrix product."""
         return self.height == self.width == 1 and not any(self.pads)
 
-    @property
+    @cached_property
     def rows(self) -> list[_Phase]:
         halves = self.height % 2 == 0
         return _phases(self.weight.shape[2], self.strides[0], (self.pads[0], self.pads[2]), halves)
 
-    @property
+    @cached_property
     def columns(self) -> list[_Phase]:
         halves = self.width % 2 == 0 and self.width >= _WIDE and len(self.weight) >= _DEEP
         return _phases(self.weight.shape[3], self.strides[1], (self.pads[1], self.pads[3]), halves)
@@ -187,15 +188,16 @@ class _Rewriting:
         self._graph = proto.graph
         self._nodes: list[NodeProto] = []
         self._cuts: dict[tuple[str, _Cut, _Cut], str] = {}
+        del proto.graph.value_info[:]  # some are of before the inputs were changed
         known = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
         self._shapes = {
             value.name: [size.dim_value for size in value.type.tensor_type.shape.dim]
             for value in (*known.input, *known.value_info)
         }
-        given = {
+        self._given = {
             value.name for value in self._graph.input
-        }  # a weight among them may be another one in each run
-        weights = (weight for weight in self._graph.initializer if weight.name not in given)
+        }  # weights, too, that may be others in each run
+        weights = (weight for weight in self._graph.initializer if weight.name not in self._given)
         self._weights = {weight.name: weight for weight in weights}
 
     def run(self) -> bool:
@@ -223,9 +225,8 @@ class _Rewriting:
 
     def _drop_weights(self) -> None:
         """Those that no node reads any more."""
-        read = {name for node in self._nodes for name in node.input} | {
-            value.name for value in self._graph.output
-        }
+        read = {name for node in self._nodes for name in node.input}
+        read |= self._given | {value.name for value in self._graph.output}
         kept = [weight for weight in self._graph.initializer if weight.name in read]
         del self._graph.initializer[:]
         self._graph.initializer.extend(kept)
@@ -238,7 +239,9 @@ class _Rewriting:
         shape = self._shapes.get(node.input[0], [])
         usual = has.get("auto_pad", b"NOTSET") == b"NOTSET" and "output_shape" not in has
         dense = has.get("group", 1) == 1 and set(has.get("dilations", [1])) == {1}
-        known = len(shape) == 4 and all(shape[1:]) and all(name in self._weights for name in node.input[1:])
+        known = (
+            len(shape) == 4 and min(shape[1:]) > 0 and all(name in self._weights for name in node.input[1:])
+        )
         if not (usual and dense and known and weight.dtype == np.float32):
             return None
         top, left, bottom, right = has.get("pads", [0] * 4)
@@ -251,7 +254,9 @@ class _Rewriting:
         """What alone reads `name` and can be part of a convolution's kernel."""
         readers = [node for node in later if name in node.input]
         shown = any(output.name == name for output in self._graph.output)
-        return readers[0] if len(readers) == 1 and not shown and readers[0].op_type in _ACTIVATIONS else None
+        if len(readers) != 1 or shown or readers[0].domain:
+            return None
+        return readers[0] if readers[0].op_type in _ACTIVATIONS else None
 
     def _spread(self, layer: _Layer, activation: NodeProto | None, output: str) -> None:
         """[N, C_in, 1, 1] -> [N, C_out, K_h, K_w]"""
@@ -262,23 +267,24 @@ class _Rewriting:
             self._constant(values) for values in (np.reshape(layer.weight, (len(layer.weight), -1)), *bias)
         ]
         made = self._activated(activation, self._add("Gemm", [row, *constants]))
-        self._add("Reshape", [made, self._constant(np.array([0, channels, height, width]))], output)
+        self._shaped(made, channels, height, width, output=output)
 
     def _weave(self, layer: _Layer, activation: NodeProto | None, output: str) -> None:
         """Make the phases, and weave them: a pixel of each to a row, a row of each to a picture."""
         made = [[self._phase(layer, row, column) for column in layer.columns] for row in layer.rows]
         parts = [range(len(axis[0].parts)) for axis in (layer.rows, layer.columns)]
         tall, wide = layer.height // len(parts[0]), layer.width // len(parts[1])
+        height, width = layer.height * layer.strides[0], layer.width * layer.strides[1]
+        channels = layer.weight.shape[1]
         strips: list[str] = []
         for row, phases in product(parts[0], made):
             names = [
                 self._activated(activation, phase[row][column]) for column, phase in product(parts[1], phases)
             ]
             last = [self._add("Transpose", [name], perm=[0, 2, 3, 1]) for name in names]
-            pixels = [self._shaped(name, tall * wide, 1) for name in last]
-            strips.append(self._shaped(self._add("Concat", pixels, axis=2), tall, 1))
-        height, width = layer.height * layer.strides[0], layer.width * layer.strides[1]
-        rows = self._shaped(self._add("Concat", strips, axis=2), height, width)
+            pixels = [self._shaped(name, tall * wide, 1, channels) for name in last]
+            strips.append(self._shaped(self._add("Concat", pixels, axis=2), tall, 1, width * channels))
+        rows = self._shaped(self._add("Concat", strips, axis=2), height, width, channels)
         self._add("Transpose", [rows], output, perm=[0, 3, 1, 2])
 
     def _phase(self, layer: _Layer, row: _Phase, column: _Phase) -> list[list[str]]:
@@ -323,9 +329,9 @@ class _Rewriting:
         self._nodes[-1].attribute.extend(activation.attribute)
         return made
 
-    def _shaped(self, name: str, height: int, width: int) -> str:
-        """[N, height, width, what is left]"""
-        return self._add("Reshape", [name, self._constant(np.array([0, height, width, -1]))])
+    def _shaped(self, name: str, *sizes: int, output: str = "") -> str:
+        """[N, *sizes]"""
+        return self._add("Reshape", [name, self._constant(np.array([0, *sizes]))], output)
 
     def _constant(self, values: NDArray[Any]) -> str:
         name = f"upsampling_constant_{len(self._graph.initializer)}"

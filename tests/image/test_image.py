@@ -56,7 +56,7 @@ def test_no_compiler_is_in_it(tool: str):
     assert printed("sh", "-c", f"command -v {tool} || true") == ""
 
 
-@pytest.mark.parametrize("package", ["torch", "transformers", "onnx", "tensorflow"])
+@pytest.mark.parametrize("package", ["torch", "transformers", "onnxscript", "tensorflow"])
 def test_no_package_for_training_is_in_it(package: str):
     code = f"import importlib.util as u; print(u.find_spec({package!r}))"
     assert printed("python", "-c", code) == "None\n"

@@ -73,7 +73,28 @@ def test_another_system_goes_without(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_what_is_gone_or_is_refused_stays_where_it_is():
-    libc = ctypes.CDLL(None)
+    with Path("/proc/self/pagemap").open("rb") as table:
+        assert pages._full(table, 0, 2**22) == []  # nobody's memory
+    assert not pages._collapsed(ctypes.CDLL(None), 2**21)
 
-    assert pages._full(libc, 0, 2**22) == []  # nobody's memory
-    assert not pages._collapsed(libc, 2**21)
+
+SHARED = (
+    MEMORY.partition("before =")[0]
+    + """
+import os
+
+if not os.fork():
+    print(use_huge_pages())
+    os._exit(0)
+os.wait()
+"""
+)
+
+
+@pytest.mark.skipif(not NEW_ENOUGH, reason="the kernel has no MADV_COLLAPSE")
+def test_what_was_there_before_the_fork_stays_shared():
+    done = subprocess.run(
+        [sys.executable, "-c", SHARED], capture_output=True, text=True, check=True, timeout=60
+    )
+
+    assert int(done.stdout) < 16 * 2**20  # of 64 MiB that are in use

@@ -8,23 +8,15 @@ import numpy as np
 import pytest
 from brigantine.errors import ModelInvalid
 from brigantine.model import Model
-from brigantine.session import Buckets, RuntimeMissing, Session, SessionOptions, _gpu_providers, runtime
+from brigantine.session import RuntimeMissing, Session, SessionOptions, _gpu_providers, runtime
 
-from tests.tiny import SIDE, Z_DIM, tiny_model
-
-
-def batch(size: int) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(size)
-    return {
-        "z": rng.standard_normal((size, Z_DIM), dtype=np.float32),  # [N, Z_DIM]
-        "label": rng.integers(3, size=size),  # [N]
-    }
+from tests.tiny import SIDE, tiny_batch, tiny_model
 
 
 def test_a_batch_goes_in_and_a_batch_comes_out(tmp_path: Path):
     session = Session.open(Model.open(tiny_model(tmp_path)))
 
-    image = session.run(batch(5))["image"]
+    image = session.run(tiny_batch(5))["image"]
 
     assert (image.shape, image.dtype) == ((5, SIDE, SIDE, 1), np.uint8)
     assert session.device == "cpu"
@@ -56,43 +48,6 @@ def test_a_required_gpu_that_is_not_there_is_not_replaced_in_silence(tmp_path: P
         Session.open(Model.open(tiny_model(tmp_path)), require_gpu=True)
 
 
-@pytest.fixture
-def buckets(tmp_path: Path) -> tuple[Session, Buckets]:
-    """What a GPU gets, with its buffers on the CPU: batches of 1, 2, 4 and 6."""
-    import onnxruntime
-
-    model = Model.open(tiny_model(tmp_path, max_batch=6))
-    engine = onnxruntime.InferenceSession(model.graph, providers=["CPUExecutionProvider"])
-    assert Buckets.fit(model)
-    return Session.open(model), Buckets(onnxruntime, engine, model, "cpu")
-
-
-@pytest.mark.parametrize("sizes", [[1, 2, 3, 4, 5, 6], [6, 1, 5, 2], [7, 13, 12]])
-def test_padded_batches_give_what_plain_ones_give(buckets: tuple[Session, Buckets], sizes: list[int]):
-    plain, padded = buckets
-    for size in sizes:
-        image = padded.run(batch(size))["image"]
-        assert np.array_equal(image, plain.run(batch(size))["image"])
-
-
-def test_a_batch_is_padded_to_the_next_bucket(buckets: tuple[Session, Buckets]):
-    plain, padded = buckets
-    assert [padded.size_for(rows) for rows in range(1, 8)] == [1, 2, 4, 4, 6, 6, 6]
-    assert [plain.bucket(rows) for rows in range(1, 8)] == list(range(1, 8))
-
-
-def test_a_bucket_whose_bits_are_not_those_of_the_largest_is_not_used(tmp_path: Path):
-    import onnxruntime
-
-    model = Model.open(tiny_model(tmp_path, swayed=True, max_batch=6))
-    engine = onnxruntime.InferenceSession(model.graph, providers=["CPUExecutionProvider"])
-
-    buckets = Buckets(onnxruntime, engine, model, "cpu")
-
-    assert buckets.sizes == [6]
-    assert buckets.size_for(1) == 6
-
-
 def test_tensorrt_is_told_the_shapes_and_where_to_keep_its_engines(tmp_path: Path):
     model = Model.open(tiny_model(tmp_path, max_batch=6))
     options = SessionOptions(tensorrt=True, tensorrt_fp16=True, tensorrt_cache_dir=tmp_path)
@@ -119,22 +74,6 @@ def test_the_memory_of_a_gpu_is_capped_and_its_algorithms_are_not_timed(tmp_path
     assert cuda["gpu_mem_limit"] == 10**9
     assert (cuda["arena_extend_strategy"], cuda["enable_cuda_graph"]) == ("kSameAsRequested", 0)
     assert cuda["cudnn_conv_algo_search"] == "HEURISTIC"
-
-
-def test_an_answer_is_not_overwritten_by_the_next(buckets: tuple[Session, Buckets]):
-    plain, padded = buckets
-    first = padded.run(batch(3))["image"]
-    padded.run(
-        {name: values + 1 for name, values in batch(3).items() if name == "z"} | {"label": np.zeros(3, int)}
-    )
-
-    assert np.array_equal(first, plain.run(batch(3))["image"])
-
-
-def test_a_model_with_another_dynamic_dimension_has_no_buckets(tmp_path: Path):
-    outputs = [{"name": "image", "dtype": "uint8", "shape": ["batch", "height", 8, 1]}]
-
-    assert not Buckets.fit(Model.open(tiny_model(tmp_path, outputs=outputs)))
 
 
 def fake_distribution(folder: Path, name: str) -> None:

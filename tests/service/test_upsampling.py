@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from brigantine.model import GRAPH, Model
+from brigantine.model import GRAPH, MANIFEST, Manifest, Model, TensorSpec, sha256_of
 from brigantine.session import Session, SessionOptions
 from brigantine.upsampling import rewritten
 from google.protobuf.message import DecodeError
@@ -176,11 +176,11 @@ def test_single_pixels_are_spread_by_a_matrix_product(tmp_path: Path):
 
 
 @pytest.mark.parametrize("weight", [(128, 64, 4, 4), (64, 16, 4, 4)])
-@pytest.mark.parametrize("side", [(8, 8), (7, 7)])
+@pytest.mark.parametrize("side", [(8, 8), (7, 7), (1, 1)])
 def test_a_row_has_the_same_bits_in_any_batch(
     tmp_path: Path, weight: tuple[int, int, int, int], side: tuple[int, int]
 ):
-    made = rewritten(layer(tmp_path, weight, side, strides=[2, 2], pads=[1, 1, 1, 1]))
+    made = rewritten(layer(tmp_path, weight, side, **(USUAL if side != (1, 1) else {})))
     assert made is not None
     x = rows(33, weight[0], side)
 
@@ -254,6 +254,54 @@ def test_what_is_read_twice_or_is_an_output_is_still_there(tmp_path: Path):
         assert np.allclose(run(made, x, name), run(path, x, name), rtol=1e-4, atol=1e-4)
 
 
+def test_an_activation_of_somebody_else_is_another_one(tmp_path: Path):
+    """A function of the model's own, of the same name."""
+
+    def own(model: onnx.ModelProto) -> None:
+        model.graph.node[1].domain = "mine"
+        body = [helper.make_node("Neg", ["a"], ["b"])]
+        opsets = [helper.make_opsetid("", 17)]
+        model.functions.append(helper.make_function("mine", "Relu", ["a"], ["b"], body, opsets))
+        model.opset_import.append(helper.make_opsetid("mine", 1))
+
+    path = changed(layer(tmp_path, **USUAL), own)
+    made = rewritten(path)
+
+    assert made is not None
+    x = rows(2, 16, (4, 6))
+    assert np.allclose(run(made, x), run(path, x), rtol=1e-4, atol=1e-4)
+
+
+def test_sizes_of_before_the_input_was_changed_are_not_believed(tmp_path: Path):
+    def widen(model: onnx.ModelProto) -> None:
+        [x] = model.graph.input
+        x.CopyFrom(helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 16, "H", "W"]))
+        model.graph.node.insert(0, helper.make_node("Identity", ["x"], ["same"]))
+        model.graph.node[1].input[0] = "same"
+        model.graph.value_info.append(
+            helper.make_tensor_value_info("same", TensorProto.FLOAT, ["N", 16, 4, 4])
+        )
+
+    assert rewritten(changed(layer(tmp_path, **USUAL), widen)) is None
+
+
+@pytest.mark.parametrize("side", [(4, 6), (1, 1)])
+def test_no_rows_are_no_rows(tmp_path: Path, side: tuple[int, int]):
+    made = rewritten(layer(tmp_path, side=side, **(USUAL if side != (1, 1) else {})))
+
+    assert made is not None and run(made, rows(0, 16, side)).shape[:2] == (0, 32)
+
+
+def test_what_may_be_given_can_still_be_left_out(tmp_path: Path):
+    def offer(model: onnx.ModelProto) -> None:
+        model.graph.input.append(helper.make_tensor_value_info("spare", TensorProto.FLOAT, [1]))
+        model.graph.initializer.append(numpy_helper.from_array(np.ones(1, np.float32), "spare"))
+
+    made = rewritten(changed(layer(tmp_path, **USUAL), offer))
+
+    assert made is not None and run(made, rows(2, 16, (4, 6))).shape == (2, 32, 8, 12)
+
+
 def test_weights_that_nobody_reads_any_more_are_gone(tmp_path: Path):
     made = rewritten(layer(tmp_path, **USUAL))
 
@@ -274,6 +322,56 @@ def test_other_processors_and_other_graphs_need_no_look(tmp_path: Path, monkeypa
     assert rewritten(path) is None
 
 
+def served(graph: Path, output: str = "y") -> Model:
+    """A model folder with the usual layer."""
+    folder = graph.parent / "served"
+    folder.mkdir()
+    graph.rename(folder / GRAPH)
+    manifest = Manifest(
+        name="served",
+        plugin="image",
+        files={GRAPH: sha256_of(folder / GRAPH)},
+        inputs=(TensorSpec(name="x", dtype="float32", shape=("batch", 16, 4, 6)),),
+        outputs=(TensorSpec(name=output, dtype="float32", shape=("batch", 32, 8, 12)),),
+    )
+    (folder / MANIFEST).write_text(manifest.model_dump_json())
+    return Model.open(folder)
+
+
+def test_one_that_falls_back_to_the_cpu_computes_the_bits_of_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    model = served(layer(tmp_path, **USUAL))
+    x = {"x": rows(5, 16, (4, 6))}
+    anew, as_it_is = (
+        Session.open(model, SessionOptions(device="cpu", plain_convolutions=chosen)).run(x)["y"].tobytes()
+        for chosen in (True, False)
+    )
+
+    monkeypatch.setattr("brigantine.session.cuda_at_hand", lambda: True)
+    monkeypatch.setattr("brigantine.session._gpu_providers", lambda *_: ["CUDAExecutionProvider"])
+    with pytest.warns(UserWarning, match="CUDAExecutionProvider"):  # this machine has none
+        fallen = Session.open(model)
+
+    assert fallen.fell_back and fallen.device == "cpu"
+    assert fallen.run(x)["y"].tobytes() == anew != as_it_is
+
+
+def test_a_graph_that_cannot_be_written_anew_runs_as_it_is(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """One that has a name already which the new one would have."""
+
+    def clash(model: onnx.ModelProto) -> None:
+        model.graph.node[1].output[0] = "upsampling_0"
+        model.graph.output[0].name = "upsampling_0"
+
+    model = served(changed(layer(tmp_path, **USUAL), clash), "upsampling_0")
+
+    session = Session.open(model, SessionOptions(device="cpu"))
+
+    assert session.run({"x": rows(2, 16, (4, 6))})["upsampling_0"].shape == (2, 32, 8, 12)
+    assert "runs as it is, its upsampling layers cannot be written anew" in caplog.text
+
+
 def test_the_shipped_model_draws_what_its_file_says_in_other_bits():
     """One process runs it as it is, and one does not: a setting, not chance."""
     model = Model.open(MNIST)
@@ -283,12 +381,12 @@ def test_the_shipped_model_draws_what_its_file_says_in_other_bits():
         "label": rng.integers(10, size=200),
     }
 
-    anew, plain = (
+    anew, as_it_is = (
         Session.open(model, SessionOptions(plain_convolutions=chosen)).run(batch)["image"].astype(int)
         for chosen in (True, False)
     )
 
     made = rewritten(model.path / GRAPH)
     assert made is not None and kinds(made).count("Conv") == 4
-    assert np.abs(anew - plain).max() <= 1
-    assert (anew != plain).mean() < 1e-3
+    assert np.abs(anew - as_it_is).max() <= 1
+    assert (anew != as_it_is).mean() < 1e-3
