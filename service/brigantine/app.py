@@ -54,6 +54,8 @@ _WORKERS_NEED = (
 )
 """Beside what this file imports. `prometheus_client` must not be among them; see `brigantine.metrics`."""
 
+_M_ARENA_MAX = -8  # mallopt(3)
+
 _TURN_S = 0.0002
 """How long a thread goes on in Python when another waits for its turn. With Python's 5 ms a lane that had a batch to
 begin, or pictures to encode, stood still while the event loop wrote its answers: a worker alone with many connections
@@ -179,6 +181,7 @@ class Brigantine:
             end_with_parent()
         settings = Settings.read()
         _log_to_stderr()
+        _share_heap()
         if settings.dev and settings.plugins_dir is not None:  # before anything in it is read
             threading.Thread(target=follow, args=(settings.plugins_dir,), daemon=True).start()
         _host.access = AccessLog() if settings.access_log else None
@@ -206,6 +209,13 @@ def _settle() -> None:
     gc.freeze()
     sys.setswitchinterval(_TURN_S)
     _give_back()
+
+
+def _share_heap() -> None:
+    """With glibc each thread that loads a model has a heap of its own, of whose holes others cannot make use: 5 MB."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
 
 
 def _give_back() -> None:
