@@ -49,7 +49,7 @@ _WORKERS_NEED = (
     "brigantine.api.direct",
     "uvloop",
     "numpy.random",
-    "onnx",
+    "brigantine.inference",
     "tokenizers",
 )
 """Beside what this file imports. `prometheus_client` must not be among them; see `brigantine.metrics`."""
