@@ -233,7 +233,12 @@ def _anew(ort: ModuleType, model: Model, options: SessionOptions) -> Any:
         graph = rewritten(model.graph)
         engine = graph and _opened(ort, graph, [], options)
     except Exception as error:  # it may run nevertheless, and is the same in each process
-        log.warning("%s: runs as it is, its upsampling layers cannot be written anew: %s", model.graph, error)
+        log.warning(
+            "%s: runs as it is, its upsampling layers cannot be written anew: %s. It is only slower by that; export "
+            "it again, or set BRIGANTINE_PLAIN_CONVOLUTIONS=false to be spared this line",
+            model.graph,
+            error,
+        )
         return None
     if engine:
         engine._model_bytes = None  # it would keep them for providers that are set later

@@ -15,6 +15,11 @@ from brigantine.pages import use_huge_pages
 RELEASE = tuple(int(part) for part in platform.release().split("-")[0].split(".")[:2])
 HAS_THEM = Path("/sys/kernel/mm/transparent_hugepage").is_dir()
 NEW_ENOUGH = platform.system() == "Linux" and RELEASE >= (6, 1) and HAS_THEM
+needs_them = pytest.mark.skipif(
+    not NEW_ENOUGH,
+    reason=f"needs MADV_COLLAPSE, and this is {platform.system()} {platform.release()}; run it on Linux 6.1 or later, "
+    "built with CONFIG_TRANSPARENT_HUGEPAGE",
+)
 
 MEMORY = """
 import mmap
@@ -39,7 +44,7 @@ print(moved, resident("AnonHugePages") - before[1], resident("Rss") - before[0])
 """
 
 
-@pytest.mark.skipif(not NEW_ENOUGH, reason="the kernel has no MADV_COLLAPSE")
+@needs_them
 def test_what_is_in_use_is_moved_and_nothing_else():
     done = subprocess.run(
         [sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True, timeout=60
@@ -91,7 +96,7 @@ os.wait()
 )
 
 
-@pytest.mark.skipif(not NEW_ENOUGH, reason="the kernel has no MADV_COLLAPSE")
+@needs_them
 def test_what_was_there_before_the_fork_stays_shared():
     done = subprocess.run(
         [sys.executable, "-c", SHARED], capture_output=True, text=True, check=True, timeout=60

@@ -22,7 +22,8 @@ from onnx.reference import ReferenceEvaluator
 MNIST = Path("plugins/brigantine_image/models/mnist")
 
 pytestmark = pytest.mark.skipif(
-    platform.machine() != "x86_64", reason="other processors run graphs as they are"
+    platform.machine() != "x86_64",
+    reason=f"needs an x86-64 processor, and this is {platform.machine()}, which runs graphs as they are; run it on one",
 )
 
 
