@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -25,20 +27,17 @@ from brigantine.png import encode_png
 from brigantine.session import Session, SessionOptions, runtime
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-_SECONDS, _ROUNDS = 0.5, 3
+_SECONDS, _ROUNDS = 0.2, 3
 
 
 class Ways:
     """One model, run in each way."""
 
     def __init__(self, model: Model, device: str) -> None:
-        ort = runtime()
-        plain = _opened(model, device, SessionOptions(cuda_graphs=False))
-        graphed = _opened(model, device, SessionOptions())
         self.model = model
-        self.called = Session(model, plain)
-        self.bound = Buckets(ort, plain, model, device)
-        self.graphed = Buckets(ort, graphed, model, device)
+        self.called = Session(model, _opened(model, device, cuda_graphs=False)._engine)
+        self.bound = _buckets(model, device, cuda_graphs=False)
+        self.graphed = _buckets(model, device, cuda_graphs=True)
 
     def row(self, size: int, encoders: ThreadPoolExecutor) -> str:
         """One line of the table."""
@@ -51,7 +50,7 @@ class Ways:
             _rate(lambda: self.graphed.run(batch), size),
             _rate(lambda: list(encoders.map(encode_png, self.graphed.run(batch)["image"])), size),
         ]
-        share = rates[2] / _rate(on_device.replay, size)
+        share = rates[2] / _rate(on_device.replay, min(size, self.graphed.sizes[-1]))
         bytes_in = sum(values.nbytes for values in batch.values())
         shown = " | ".join(f"{rate:,.0f}" for rate in rates)
         return f"| {size} | {shown} | {bytes_in:,} | {images.nbytes:,} | {share:.2f} |"
@@ -69,14 +68,22 @@ def main() -> None:
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     options = parser.parse_args()
     model = _model(options.model, options.home.expanduser(), options.largest)
-    print(f"`{model.name}`, ONNX Runtime {runtime().__version__}, {options.device}, images/s, ", end="")
+    where = card() if options.device == "cuda" else "CPU"
+    print(f"`{model.name}`, ONNX Runtime {runtime().__version__}, {where}, images/s, ", end="")
     print(f"medians of {_ROUNDS} times {_SECONDS} s\n")
     print("| batch | called | IO binding | CUDA graph | and PNG | bytes in | bytes out | of the device |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     ways = Ways(model, options.device)
+    print(f"(batches run as {', '.join(map(str, ways.graphed.sizes))})", file=sys.stderr)
     with ThreadPoolExecutor() as encoders:
         for size in (one for one in SIZES if one <= options.largest):
             print(ways.row(size, encoders), flush=True)
+
+
+def card() -> str:
+    """What nvidia-smi calls the GPU."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
 
 
 def _rate(way: Callable[[], object], size: int) -> float:
@@ -92,9 +99,14 @@ def _rate(way: Callable[[], object], size: int) -> float:
     return statistics.median(rates)
 
 
-def _opened(model: Model, device: str, options: SessionOptions) -> Any:
-    session = Session.open(model, options, require_gpu=device == "cuda")
-    return session._engine
+def _buckets(model: Model, device: str, cuda_graphs: bool) -> Buckets:
+    """Those of a session, or without a GPU the same over its CPU."""
+    session = _opened(model, device, cuda_graphs)
+    return session._buckets or Buckets(runtime(), session._engine, model, device)
+
+
+def _opened(model: Model, device: str, cuda_graphs: bool) -> Session:
+    return Session.open(model, SessionOptions(cuda_graphs=cuda_graphs), require_gpu=device == "cuda")
 
 
 def _model(name: str, home: Path, largest: int) -> Model:

@@ -6,15 +6,23 @@ Only what goes in and finished bytes cross the bus.
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .flops import flops
 from .model import Arrays, Model, TensorSpec
+from .turns import GPU
 
 __all__ = ["Buckets"]
+
+_REPETITIONS = 3
+_FILLING_FLOPS = 16e9
+"""What is computed in one run where the size of a batch sways bits: a millisecond of a large GPU in float32."""
 
 
 class Buckets:
@@ -26,25 +34,41 @@ class Buckets:
         self._lock = threading.Lock()  # a recorded graph has one set of addresses
         self.buckets: dict[int, _Bucket] = {}
         for size in reversed(self.sizes):  # the largest first: the arena then has room for all others
-            bucket = self.buckets[size] = _Bucket(ort, engine, model, device, size)
-            bucket.warm_up()
+            with GPU.use():
+                bucket = self.buckets[size] = _Bucket(ort, engine, model, device, size)
+            with GPU.record():
+                bucket.warm_up()
         self._keep_agreeing(model)
 
     def _keep_agreeing(self, model: Model) -> None:
-        """Drop each size whose rows are not bit for bit those of the largest: its batches go to the next size.
+        """Keep all sizes where all make the same bits of a row; else one that fills a GPU, and what agrees with it.
 
-        A kernel may be chosen by the size of the batch and round in another way.
+        A kernel may be chosen by the size of the batch and round in another way. A batch goes to the next size that is
+        kept, or in parts through the largest. What is kept must not depend on a clock: the bits are to be the same
+        after a restart.
         """
         rng = np.random.default_rng(0)
         rows = {spec.name: _noise(rng, spec, self.sizes[-1]) for spec in model.manifest.inputs}
-        expected = self.buckets[self.sizes[-1]].run(rows, self.sizes[-1])
-
-        def agrees(size: int) -> bool:
-            made = self.buckets[size].run({name: values[:size] for name, values in rows.items()}, size)
-            return all(made[name].tobytes() == expected[name][:size].tobytes() for name in made)
-
-        self.sizes = [size for size in self.sizes if size == self.sizes[-1] or agrees(size)]
+        self.reproducible = all(map(partial(self._repeats, rows), self.sizes))
+        """Whether the same batch gave the same bits again: a kernel may add up in any order."""
+        all_sizes, self.sizes = self.sizes, self._agreeing(self.sizes[-1], rows)
+        if self.sizes != all_sizes:
+            per_row = flops(model.graph)
+            filling = next((size for size in all_sizes if size * per_row >= _FILLING_FLOPS), all_sizes[-1])
+            self.sizes = self._agreeing(filling, rows)
         self.buckets = {size: self.buckets[size] for size in self.sizes}
+
+    def _repeats(self, rows: Arrays, size: int) -> bool:
+        part = _part(rows, 0, size)
+        first = self._run(part, [size])
+        return all(_same(self._run(part, [size]), first) for _ in range(_REPETITIONS))
+
+    def _agreeing(self, chosen: int, rows: Arrays) -> list[int]:
+        """The sizes in which each row has the bits that it has in batches of the one that is chosen, which is one."""
+        expected = self._run(rows, [chosen])
+        made = {size: self._run(_part(rows, 0, size), [size]) for size in self.buckets}
+        agreeing = (size for size in made if _same(made[size], _part(expected, 0, size)))
+        return sorted({chosen, *agreeing})
 
     def size_for(self, rows: int) -> int:
         """The smallest bucket that holds so many rows, or the largest."""
@@ -58,13 +82,16 @@ class Buckets:
 
     def run(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
         """As `Session.run`; a batch over the largest bucket is run in parts."""
+        return self._run(arrays, self.sizes)
+
+    def _run(self, arrays: Arrays, sizes: Sequence[int]) -> dict[str, NDArray[Any]]:
         rows = len(next(iter(arrays.values())))
         parts: list[dict[str, NDArray[Any]]] = []
-        with self._lock:
-            for start in range(0, rows, self.sizes[-1]):
-                part = {name: values[start : start + self.sizes[-1]] for name, values in arrays.items()}
-                size = len(next(iter(part.values())))
-                parts.append(self.buckets[self.size_for(size)].run(part, size))
+        with self._lock, GPU.use():
+            for start in range(0, rows, sizes[-1]):
+                count = min(sizes[-1], rows - start)
+                size = next(size for size in sizes if size >= count)
+                parts.append(self.buckets[size].run(_part(arrays, start, start + count), count))
         return parts[0] if len(parts) == 1 else {k: np.concatenate([p[k] for p in parts]) for k in parts[0]}
 
 
@@ -77,6 +104,7 @@ class _Bucket:
             return ort.OrtValue.ortvalue_from_shape_and_type(shape, np.dtype(spec.dtype), device, 0)
 
         self._engine = engine
+        self._shares_memory = device == "cpu"
         self._binding = engine.io_binding()
         self._inputs = {spec.name: buffer(spec) for spec in model.manifest.inputs}
         self._outputs = {spec.name: buffer(spec) for spec in model.manifest.outputs}
@@ -110,7 +138,8 @@ class _Bucket:
             staging[rows:] = 0
             self._inputs[name].update_inplace(staging)
         self.replay()
-        return {name: value.numpy()[:rows].copy() for name, value in self._outputs.items()}
+        made = {name: value.numpy()[:rows] for name, value in self._outputs.items()}  # a copy, from a GPU
+        return {name: values.copy() for name, values in made.items()} if self._shares_memory else made
 
 
 def _noise(rng: np.random.Generator, spec: TensorSpec, rows: int) -> NDArray[Any]:
@@ -119,3 +148,11 @@ def _noise(rng: np.random.Generator, spec: TensorSpec, rows: int) -> NDArray[Any
     if np.issubdtype(np.dtype(spec.dtype), np.floating):
         return rng.standard_normal(shape).astype(spec.dtype)
     return np.zeros(shape, spec.dtype)
+
+
+def _part(rows: Arrays, start: int, end: int) -> Arrays:
+    return {name: values[start:end] for name, values in rows.items()}
+
+
+def _same(one: Arrays, other: Arrays) -> bool:
+    return all(one[name].tobytes() == other[name].tobytes() for name in one)

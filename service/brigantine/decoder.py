@@ -1,13 +1,15 @@
 """The decoder: predicts the next token of many sequences at once, and remembers in a cache what it has read of each.
 
 Sequences that are decoded together lie beside each other, so that a graph can append to the cache where it lies, as
-GroupQueryAttention does; what a graph returns in a longer cache is copied back. A prompt is read in chunks that begin
+GroupQueryAttention does; what a graph returns in a longer cache is copied back. On a GPU all slots run in each step,
+the idle ones too: it takes as long, moves nothing, and is one CUDA graph. A prompt is read in chunks that begin
 at multiples of `CHUNK`, whatever else runs, and only whole ones are reused: so the bits of a sequence depend on its own
 tokens alone.
 """
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +23,7 @@ from .errors import ModelInvalid
 from .model import TensorSpec
 from .session import Session
 from .slots import Place, Slots
+from .tensors import HostTensors, Shape, View
 
 __all__ = ["CHUNK", "Decoder"]
 
@@ -30,12 +33,19 @@ _ROUND = 64
 """A cache that grows is given padded to a multiple of so many tokens, which its own length alone decides: a sum over
 more zeros may be rounded in another way."""
 
+_IN_PLACE = 0
+"""In place of such a multiple: the graph appends to the cache where it lies."""
+_TOLERANCES = {2: 0.03, 4: 1e-3, 8: 1e-3}
+"""How far logits may be off by rounding, as a share of the largest, by the bytes of a number in the cache."""
+
 _BATCHES = 256
 """Batches that are kept: to bind one anew takes as long as a quarter of a chunk."""
 _FEWEST = 4
 """Sequences for which there is room in the cache: a very long context is cut to that."""
 
 _IDS, _MASK, _POSITIONS, _LOGITS = "input_ids", "attention_mask", "position_ids", "logits"
+
+log = logging.getLogger(__name__)
 
 Logits = NDArray[np.float32]
 
@@ -63,9 +73,10 @@ class Decoder:
         self._check(inputs, {spec.name for spec in manifest.outputs})
         self._has_positions = _POSITIONS in inputs
         self._whole = np.dtype(inputs[_IDS].dtype)
-        cache = inputs[self._pasts[0]]
+        cache, dtypes = inputs[self._pasts[0]], session.dtypes
         heads, head_dim = int(cache.shape[1]), int(cache.shape[3])
-        token_bytes = len(self._pasts) * heads * head_dim * np.dtype(cache.dtype).itemsize
+        self._dtype = np.dtype(dtypes[self._pasts[0]])
+        token_bytes = len(self._pasts) * heads * head_dim * self._dtype.itemsize
         tokens = session.options.cache_bytes // token_bytes
         self.context = min(context, max(tokens // _FEWEST, CHUNK))
         """The most tokens of a sequence here: fewer than the model may read, where the cache holds too few."""
@@ -78,13 +89,11 @@ class Decoder:
         logits = next(spec for spec in manifest.outputs if spec.name == _LOGITS)
         self.vocabulary = int(logits.shape[2])
         """How many tokens there are."""
-        self._slots = Slots(len(self._pasts), slots, (heads, self.context, head_dim), cache.dtype, CHUNK)
         self._lock = threading.Lock()
         # One for all batches, of which one runs at a time: with a large vocabulary it is many megabytes.
-        self._logits: NDArray[Any] = np.zeros(max(slots, CHUNK) * self.vocabulary, np.dtype(logits.dtype))
+        self._logits: NDArray[Any] = np.zeros(max(slots, CHUNK) * self.vocabulary, np.dtype(dtypes[_LOGITS]))
         self._batch = lru_cache(_BATCHES)(self._bound)
-        self._in_place = False
-        self._in_place = self._appends_in_place()
+        self._keep((len(self._pasts), slots, heads, self.context, head_dim))
         session.attach(self)
 
     @property
@@ -130,10 +139,21 @@ class Decoder:
             lengths: how many come before it.
         """
         with self._lock:
-            logits = self._run(self._slots.gather(places), [[token] for token in tokens], lengths)
+            slots = self._slots.gather(places) if self._all is None else map(self._slots.slot_of, places)
+            logits = self._run(list(slots), [[token] for token in tokens], lengths)
             for place, length in zip(places, lengths, strict=True):
                 self._slots.has_grown(place, length + 1)
         return logits[:, 0]
+
+    def read_at_once(self, tokens: Sequence[int]) -> Logits:
+        """The logits [T, vocabulary] of a text of T tokens, for which the cache is not used."""
+        _, _, heads, _, head_dim = self._slots.tensors.shape
+        nothing: NDArray[Any] = np.zeros((1, heads, 0, head_dim), self._dtype)
+        ids = np.asarray([tokens], self._whole)
+        feeds = dict.fromkeys(self._pasts, nothing) | {_IDS: ids, _MASK: np.ones_like(ids)}
+        if self._has_positions:
+            feeds[_POSITIONS] = np.arange(len(tokens), dtype=self._whole)[None]
+        return self._session.run(feeds)[_LOGITS][0].astype(np.float32)
 
     def _run(self, slots: Sequence[int], tokens: Sequence[Sequence[int]], past: Sequence[int]) -> Logits:
         """T tokens more for each of N slots, which lie beside each other: logits [N, T, vocabulary] of its own.
@@ -143,8 +163,10 @@ class Decoder:
             tokens: [N, T]
             past: [N], how many come before them.
         """
-        if not self._in_place:
+        if self._padding != _IN_PLACE:
             return self._run_grown(np.array(slots), np.asarray(tokens, self._whole), np.array(past))
+        if self._all is not None and len(tokens[0]) == 1:
+            return self._run_all(self._all, slots, tokens, past)
         first = min(slots)
         rows = [slot - first for slot in slots]
         batch = self._batch(first, len(rows), len(tokens[0]))
@@ -152,26 +174,37 @@ class Decoder:
             batch.write(row, several, start)
         return batch.run()[rows].astype(np.float32, copy=False)
 
-    def _bound(self, first: int, rows: int, length: int) -> _Batch:
+    def _run_all(
+        self, batch: _Batch, slots: Sequence[int], tokens: Sequence[Sequence[int]], past: Sequence[int]
+    ) -> Logits:
+        """One token more for each of N slots, beside all others: what these make goes where nothing is kept."""
+        for slot, filled in enumerate(self._slots.filled):
+            batch.write(slot, [0], min(filled, self.context - 1))
+        for slot, several, start in zip(slots, tokens, past, strict=True):
+            batch.write(slot, several, start)
+        return batch.run()[slots].astype(np.float32, copy=False)
+
+    def _bound(self, first: int, rows: int, length: int, record: bool = False) -> _Batch:
         """A batch of so many tokens for each of so many slots."""
-        kept = self._slots.tensors[:, first : first + rows]  # [layers, N, heads, context, head_dim]
+        kept = [self._slots.tensors.view(layer, first, rows) for layer in range(len(self._pasts))]
         inputs = dict(zip(self._pasts, kept, strict=True))
         outputs = dict(zip(self._presents, kept, strict=True))
         ids = np.zeros((rows, length), self._whole)
         shape = rows, length, self.vocabulary
         logits: NDArray[Any] = np.reshape(self._logits[: math.prod(shape)], shape)
-        return _Batch(self._session, inputs, outputs, ids, logits, self._has_positions)
+        return _Batch(self._session, inputs, outputs, ids, logits, self._has_positions, record)
 
     def _run_grown(self, slots: NDArray[Any], ids: NDArray[Any], past: NDArray[Any]) -> Logits:
         """Rows whose pasts are padded to the same length run together."""
-        padded = np.minimum(-(-past // _ROUND) * _ROUND, self.context)
+        padded = np.minimum(-(-past // self._padding) * self._padding, self.context)
         parts = [np.flatnonzero(padded == length) for length in np.unique(padded)]
         made = [self._run_padded(slots[rows], ids[rows], past[rows], int(padded[rows[0]])) for rows in parts]
         return np.concatenate(made)[np.argsort(np.concatenate(parts))]
 
     def _run_padded(self, slots: NDArray[Any], ids: NDArray[Any], past: NDArray[Any], padded: int) -> Logits:
         length = ids.shape[1]
-        tensors = self._slots.tensors
+        assert isinstance(self._slots.tensors, HostTensors), "only what is appended in place lies on a device"
+        tensors = self._slots.tensors.array
         mask = np.ones((len(slots), padded + length), self._whole)
         mask[:, :padded] = np.arange(padded) < past[:, None]
         feeds: dict[str, NDArray[Any]] = {_IDS: ids, _MASK: mask}
@@ -186,20 +219,35 @@ class Decoder:
                 tensors[index, slot, :, past[row] : past[row] + length] = fresh[row]
         return made[_LOGITS].astype(np.float32, copy=False)
 
-    def _appends_in_place(self) -> bool:
-        """Whether the graph appends to a cache where it lies, which shows when it is tried."""
-        tensors = self._slots.tensors
-        expected = self._run([0], [[0, 0]], [0])
-        cache = np.array(tensors[:, 0, :, :2])
-        tensors[:, 0] = 0
-        self._in_place = True
-        try:
-            logits = self._run([0], [[0, 0]], [0])
-            same = _close(logits, expected) and _close(tensors[:, 0, :, :2], cache)
-        except Exception:  # ONNX Runtime says in its own ways that the cache that comes out has another shape
-            same = False
-        tensors[:, 0] = 0
-        return same
+    def _keep(self, shape: Shape) -> None:
+        """Make the cache as the graph wants it, which shows when it is tried: it appends in place, or makes another.
+
+        What attends to as many tokens as the mask has ones, wherever these are, is given no padding.
+        """
+        for self._padding in (_IN_PLACE, _ROUND, 1):
+            on_host = HostTensors(shape, self._dtype)
+            tensors = self._session.tensors(shape, self._dtype) if self._padding == _IN_PLACE else on_host
+            self._slots, self._all = Slots(tensors, CHUNK), None
+            self._batch.cache_clear()
+            try:
+                if not isinstance(tensors, HostTensors):
+                    self._all = self._bound(0, shape[1], 1, record=True)
+                if self._goes_on():
+                    break
+            except (
+                Exception
+            ):  # ONNX Runtime says in its own ways that the cache that comes out has another shape
+                log.debug("%s: not with a cache of this kind", self._session.model.name, exc_info=True)
+        self._slots.tensors.clear()
+
+    def _goes_on(self) -> bool:
+        """Whether tokens that are read one by one have the logits that they have when all are read at once."""
+        tokens = [at % self.vocabulary for at in range(5)]
+        expected = self.read_at_once(tokens)
+        made = [self._run([0], [tokens[:2]], [0])[0]]
+        made += [self._run([0], [tokens[at : at + 1]], [at])[0] for at in range(2, len(tokens))]
+        most = _TOLERANCES[self._dtype.itemsize] * np.abs(expected).max()
+        return bool(np.allclose(np.concatenate(made), expected, rtol=0, atol=most))
 
     def _check(self, inputs: Mapping[str, TensorSpec], outputs: set[str]) -> None:
         missing = sorted(({_IDS, _MASK} - set(inputs)) | ({_LOGITS, *self._presents} - outputs))
@@ -218,11 +266,12 @@ class _Batch:
     def __init__(
         self,
         session: Session,
-        inputs: Mapping[str, NDArray[Any]],
-        outputs: Mapping[str, NDArray[Any]],
+        inputs: Mapping[str, View],
+        outputs: Mapping[str, View],
         ids: NDArray[Any],
         logits: NDArray[Any],
         has_positions: bool,
+        record: bool,
     ) -> None:
         context = next(iter(inputs.values())).shape[2]
         self._ids, self._logits = ids, logits
@@ -233,7 +282,13 @@ class _Batch:
         known = {_IDS: ids, _MASK: self._mask}
         if self._positions is not None:
             known[_POSITIONS] = self._positions
-        self._run: Callable[[], None] = session.bound({**known, **inputs}, {_LOGITS: logits, **outputs})
+        for row in range(len(ids)):
+            self.write(row, [0] * ids.shape[1], 0)  # what can be recorded
+        self._run: Callable[[], None] = session.bound(
+            {name: View.of(array) for name, array in known.items()} | dict(inputs),
+            {_LOGITS: View.of(logits), **outputs},
+            record,
+        )
 
     def write(self, row: int, tokens: Sequence[int], past: int) -> None:
         """A row goes on with T tokens, behind so many others."""
@@ -251,7 +306,3 @@ class _Batch:
         """The logits [N, T, vocabulary] of all rows, until the next run."""
         self._run()
         return self._logits
-
-
-def _close(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    return bool(np.allclose(one, other, atol=1e-3))

@@ -1,4 +1,4 @@
-"""Session: runs a model's graph. The only file that imports onnxruntime.
+"""Session: runs a model's graph. It imports onnxruntime for all others, but for one of its tools in `half.py`.
 
 On a CPU a batch of any size goes through as it is: padding would be computed like anything else. On a GPU batches are
 padded to a power of two, each of which has buffers on the device that stay where they are, and a CUDA graph that was
@@ -8,18 +8,24 @@ recorded over them. Only what goes in and finished bytes cross the bus.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cached_property
 from importlib import metadata
+from itertools import count, product
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Protocol
 
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from .binding import EAGER, bound_on_device, bound_on_host, run_options
 from .buckets import Buckets
 from .errors import BrigantineError, ModelInvalid
+from .half import halved
 from .model import Arrays, Model, TensorSpec
+from .tensors import DeviceTensors, HostTensors, Shape, Tensors, View
+from .turns import GPU
 from .upsampling import rewritten
 
 __all__ = ["Device", "RuntimeMissing", "Session", "SessionOptions", "cuda_at_hand", "runtime"]
@@ -50,13 +56,16 @@ class SessionOptions(BaseModel):
     intra_threads: int = Field(default=1, ge=1, le=256)
     """Threads inside one run on a CPU. With more than one, a row's bits may depend on its batch."""
     plain_convolutions: bool = True
-    """Compute transposed convolutions as plain ones on an x86 CPU: up to 1.5 times as fast, and other last bits."""
+    """Compute transposed convolutions as plain ones: on an x86 CPU up to 1.5 times as fast, on a GPU where otherwise
+    the same seed would not give the same bits; the last bits are others."""
     cache_bytes: int = Field(default=2**29, ge=1)
     """The most memory for the cache of a language model."""
     gpu_mem_limit_bytes: int = Field(default=0, ge=0)
     """The most device memory for this model's activations; 0 sets no limit."""
     cuda_graphs: bool = True
     """Record each bucket's run once and replay it; without it each kernel is launched anew."""
+    gpu_fp16: bool = True
+    """Compute language models in half precision on a GPU, which has no attention with a cache in float32."""
     tensorrt: bool = False
     """Try TensorRT before CUDA."""
     tensorrt_fp16: bool = False
@@ -134,6 +143,7 @@ class Session:
         self._buckets = buckets
         self._cache: Cache | None = None
         self._outputs = [spec.name for spec in model.manifest.outputs]
+        self._graph_ids = count(1)
 
     @classmethod
     def open(
@@ -155,29 +165,32 @@ class Session:
         """
         ort = runtime()
         options = options or SessionOptions()
-        cuda = options.device == "auto" and cuda_at_hand()
-        fixed = Buckets.fit(model)
-        graphs = fixed and options.cuda_graphs
-        providers = _gpu_providers(ort, model, options, graphs) if cuda else []
-        engine = (None if cuda else _anew(ort, model, options)) or _load(ort, model, providers, options)
-        on_gpu = engine.get_providers()[0] != "CPUExecutionProvider"
-        if require_gpu and not on_gpu:
+        wants_gpu = options.device == "auto" and cuda_at_hand()
+        engine = _on_gpu(ort, model, options) if wants_gpu else None
+        if engine is None and require_gpu:
             raise RuntimeMissing(
                 f"a GPU is required, but ONNX Runtime {ort.__version__} runs {model.name} on the CPU. Install "
                 "`onnxruntime-gpu[cuda,cudnn]` instead of onnxruntime and check the driver with nvidia-smi, or "
                 "unset BRIGANTINE_REQUIRE_GPU"
             )
-        _check(model, engine.get_inputs(), model.manifest.inputs, "input")
-        _check(model, engine.get_outputs(), model.manifest.outputs, "output")
-        if cuda and not on_gpu:
-            engine = _anew(ort, model, options) or engine  # the same as on any other CPU
-        buckets = Buckets(ort, engine, model, "cuda") if on_gpu and fixed else None
-        return cls(model, engine, buckets, cuda and not on_gpu, options)
+        on_gpu = engine is not None
+        engine = engine or _anew(ort, model, options) or _load(ort, model, options)
+        _check(model, engine.get_inputs(), model.manifest.inputs, "input", on_gpu)
+        _check(model, engine.get_outputs(), model.manifest.outputs, "output", on_gpu)
+        buckets = Buckets(ort, engine, model, "cuda") if on_gpu and Buckets.fit(model) else None
+        if buckets is not None and not buckets.reproducible and options.plain_convolutions:
+            engine, buckets = _reproducible(ort, model, options, engine, buckets)
+        return cls(model, engine, buckets, wants_gpu and not on_gpu, options)
 
     @property
     def device(self) -> str:
         """Where the graph really runs: `tensorrt`, `cuda` or `cpu`. Asking for a GPU is not the same as getting one."""
         return self._engine.get_providers()[0].removesuffix("ExecutionProvider").lower()
+
+    @cached_property
+    def _eager(self) -> Any:
+        """How a run goes on a GPU, of which no CUDA graph is made."""
+        return None if self.device == "cpu" else run_options(runtime())
 
     def bucket(self, rows: int) -> int:
         """How many rows a batch of `rows` is padded to."""
@@ -187,28 +200,42 @@ class Session:
         """Run the graph on a batch: named arrays [N, ...] in, named arrays [N, ...] out."""
         if self._buckets is not None:
             return self._buckets.run(arrays)
-        values = self._engine.run(self._outputs, dict(arrays))
+        if self._eager is None:
+            values = self._engine.run(self._outputs, dict(arrays))
+        else:
+            with GPU.use():
+                values = self._engine.run(self._outputs, dict(arrays), self._eager)
         return dict(zip(self._outputs, values, strict=True))
 
-    def bound(self, inputs: Arrays, outputs: Arrays) -> Callable[[], None]:
-        """The graph over arrays that stay where they are: each call reads `inputs` and writes `outputs`.
+    @property
+    def dtypes(self) -> dict[str, str]:
+        """What the graph's tensors are made of here: on a GPU not always what the manifest says."""
+        nodes = (*self._engine.get_inputs(), *self._engine.get_outputs())
+        return {node.name: _DTYPES[node.type] for node in nodes}
 
-        An output may be an input too, where the graph allows that. Arrays must be contiguous; on a GPU their content
-        crosses the bus each time.
+    def tensors(self, shape: Shape, dtype: DTypeLike) -> Tensors:
+        """Memory for a cache, where the graph runs."""
+        if self.device == "cpu":
+            return HostTensors(shape, dtype)
+        return DeviceTensors(runtime(), "cuda", shape, dtype)
+
+    def bound(
+        self, inputs: Mapping[str, View], outputs: Mapping[str, View], record: bool = False
+    ) -> Callable[[], None]:
+        """The graph over tensors that stay where they are: each call reads `inputs` and writes `outputs`.
+
+        An output may be an input too, where the graph allows that. On a GPU what is an array crosses the bus each time.
+
+        Args:
+            inputs: by name.
+            outputs: by name.
+            record: make a CUDA graph of it, where there is a GPU; the inputs must be valid already.
         """
-        binding = self._engine.io_binding()
-        for name, array in inputs.items():
-            binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        for name, array in outputs.items():
-            binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-        options = runtime().RunOptions()
-        options.log_severity_level = 4  # what goes wrong is raised, and need not be written on stderr, too
-        options.add_run_config_entry("gpu_graph_id", "-1")  # asked for in each run; its absence costs 40 us
-
-        def run(kept: tuple[Arrays, Arrays] = (inputs, outputs)) -> None:  # kept: their memory is in use
-            self._engine.run_with_iobinding(binding, options)
-
-        return run
+        ort = runtime()
+        if self.device == "cpu":
+            return bound_on_host(ort, self._engine, inputs, outputs)
+        graph_id = str(next(self._graph_ids)) if record and self.options.cuda_graphs else EAGER
+        return bound_on_device(ort, self._engine, "cuda", inputs, outputs, graph_id)
 
     def attach(self, cache: Cache) -> None:
         """What of this session's cache is used shall be asked here."""
@@ -218,6 +245,11 @@ class Session:
         """Let the cache, where there is one, keep nothing of what has ended."""
         if self._cache is not None:
             self._cache.forget()
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the same batch gave the same bits again when it was tried; a CPU adds up in one order."""
+        return self._buckets is None or self._buckets.reproducible
 
     @property
     def cache_used(self) -> float | None:
@@ -245,9 +277,54 @@ def _anew(ort: ModuleType, model: Model, options: SessionOptions) -> Any:
     return engine
 
 
-def _load(ort: ModuleType, model: Model, gpu: list[Any], options: SessionOptions) -> Any:
+def _on_gpu(ort: ModuleType, model: Model, options: SessionOptions) -> Any:
+    """The graph on a GPU; None where there is none that can be used.
+
+    In half precision and recorded as a CUDA graph, as far as it lets itself be: what partly runs on the CPU does not.
+    """
+    graphs: list[str | bytes] = [str(model.graph)]
     try:
-        return _opened(ort, str(model.graph), gpu, options)
+        half = halved(model.graph) if options.gpu_fp16 else None
+    except Exception as error:
+        half = None
+        log.warning("%s: runs as it is, it cannot be written in half precision: %s", model.graph, error)
+    if half:
+        graphs.insert(0, half)
+    has_cache = any(spec.name.startswith("past_key_values.") for spec in model.manifest.inputs)
+    recordable = options.cuda_graphs and (has_cache or Buckets.fit(model))
+    refusal = None
+    for graph, recorded in product(graphs, [True, False] if recordable else [False]):
+        try:
+            with GPU.use():
+                engine = _opened(ort, graph, _gpu_providers(ort, model, options, recorded), options)
+            return None if engine.get_providers()[0] == "CPUExecutionProvider" else engine
+        except Exception as error:
+            refusal = error
+    raise ModelInvalid(f"{model.graph}: ONNX Runtime cannot load it: {refusal}") from refusal
+
+
+def _reproducible(
+    ort: ModuleType, model: Model, options: SessionOptions, engine: Any, buckets: Buckets
+) -> tuple[Any, Buckets]:
+    """The graph on a GPU with plain convolutions in place of transposed ones, if then the same bits come each time."""
+    try:
+        graph = rewritten(model.graph, for_gpu=True)
+        if graph:
+            with GPU.use():
+                plain = _opened(ort, graph, _gpu_providers(ort, model, options, options.cuda_graphs), options)
+            tried = Buckets(ort, plain, model, "cuda")
+            if tried.reproducible:
+                return plain, tried
+        reason = "its kernels add up in any order"
+    except Exception as error:
+        reason = f"it cannot be written anew: {error}"
+    log.warning("%s: the same seed may give other bits each time on this GPU: %s", model.graph, reason)
+    return engine, buckets
+
+
+def _load(ort: ModuleType, model: Model, options: SessionOptions) -> Any:
+    try:
+        return _opened(ort, str(model.graph), [], options)
     except Exception as error:
         raise ModelInvalid(f"{model.graph}: ONNX Runtime cannot load it: {error}") from error
 
@@ -286,7 +363,7 @@ def _tensorrt(model: Model, options: SessionOptions, graphs: bool) -> dict[str, 
         )
 
     chosen: dict[str, str | int] = {"trt_fp16_enable": int(options.tensorrt_fp16)}
-    if graphs:
+    if graphs and Buckets.fit(model):
         largest = model.manifest.max_batch
         chosen |= {
             "trt_cuda_graph_enable": 1,
@@ -301,10 +378,11 @@ def _tensorrt(model: Model, options: SessionOptions, graphs: bool) -> dict[str, 
     return chosen
 
 
-def _check(model: Model, nodes: Any, specs: tuple[TensorSpec, ...], kind: str) -> None:
+def _check(model: Model, nodes: Any, specs: tuple[TensorSpec, ...], kind: str, on_gpu: bool) -> None:
     found = {node.name: _DTYPES.get(node.type, node.type) for node in nodes}
     stated = {spec.name: spec.dtype for spec in specs}
-    if found != stated:
+    half = {name for name in stated if on_gpu and (stated[name], found.get(name)) == ("float32", "float16")}
+    if found | dict.fromkeys(half, "float32") != stated:
         raise ModelInvalid(
             f"{model.path}: the manifest states the {kind}s {stated}, the graph has {found}; "
             f"export and publish the model again"

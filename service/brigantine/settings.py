@@ -62,13 +62,16 @@ class Settings(BaseSettings):
     require_gpu: bool = False
     """Refuse to start when a model would run on a CPU."""
     plain_convolutions: bool = True
-    """Compute transposed convolutions as plain ones on an x86 CPU: up to 1.5 times as fast, and other last bits."""
+    """Compute transposed convolutions as plain ones: on an x86 CPU up to 1.5 times as fast, on a GPU where otherwise
+    the same seed would not give the same bits; the last bits are others."""
     cache_bytes: int = Field(default=2**29, ge=1)
     """The most memory, in bytes, for the cache of each language model, in each worker."""
     gpu_mem_limit_bytes: int = Field(default=0, ge=0)
     """The most device memory for each model's activations; 0 sets no limit."""
     cuda_graphs: bool = True
     """Record each batch size's run once on a GPU and replay it; without it each kernel is launched anew."""
+    gpu_fp16: bool = True
+    """Compute language models in half precision on a GPU, which has no attention with a cache in float32."""
     tensorrt: bool = False
     """Try TensorRT before CUDA. It builds an engine for each model at each start, unless it may keep them."""
     tensorrt_fp16: bool = False
@@ -76,7 +79,7 @@ class Settings(BaseSettings):
     tensorrt_cache_dir: Path | None = None
     """A folder in which TensorRT's engines are kept. They hold for one kind of GPU and one version of TensorRT."""
     model_options: dict[str, dict[str, Any]] = Field(default_factory=dict[str, dict[str, Any]])
-    """The eight settings above and `intra_threads` for single models, as JSON: `{"mnist": {"device": "cpu"}}`."""
+    """The nine settings above and `intra_threads` for single models, as JSON: `{"mnist": {"device": "cpu"}}`."""
     workers: int = Field(default=0, ge=0, le=256)
     """Processes that answer, each with every model. 0: one for each core, and one alone where a GPU can be used."""
     threads: int = Field(default_factory=lambda: min(cores(), _MOST_THREADS), ge=1, le=256)

@@ -7,15 +7,10 @@ that had it, and the next sequence with the same beginning need not be read from
 from __future__ import annotations
 
 import itertools
-import math
-import mmap
 from collections.abc import Sequence
-from contextlib import suppress
-from typing import Any
 from weakref import ReferenceType, ref
 
-import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from .tensors import HostTensors, Tensors
 
 __all__ = ["Place", "Slots"]
 
@@ -27,41 +22,30 @@ class Place:
 
 
 class Slots:
-    """The memory of a cache, and who has which part of it. For one thread at a time.
+    """Who has which part of a cache. For one thread at a time.
 
     Args:
-        layers: tensors of the cache, keys and values each counted.
-        slots: how many sequences have a place at a time.
-        shape: (heads, tokens, head_dim) of one tensor for one sequence.
-        dtype: of the numbers.
+        tensors: the memory of the cache.
         chunk: tokens that are read at a time; beginnings are reused in whole chunks.
     """
 
-    def __init__(
-        self, layers: int, slots: int, shape: tuple[int, int, int], dtype: DTypeLike, chunk: int
-    ) -> None:
-        whole = layers, slots, *shape
-        # Pages that nobody has written to take no memory yet.
-        self._memory = mmap.mmap(
-            -1, math.prod(whole) * np.dtype(dtype).itemsize, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        )
-        with suppress(OSError):  # a kernel without
-            self._memory.madvise(mmap.MADV_HUGEPAGE)  # as numpy does for what is so large
-        self.tensors: NDArray[Any] = np.ndarray(whole, dtype, self._memory)
-        """[layers, slots, heads, tokens, head_dim]"""
+    def __init__(self, tensors: Tensors, chunk: int) -> None:
+        self.tensors = tensors
+        slots = tensors.shape[1]
         self._chunk = chunk
         self._slot_of: dict[int, int] = {}  # by the identity of a place, which is its own while it lives
         self._owners: list[ReferenceType[Place] | None] = [None] * slots
         self._beginnings: list[tuple[int, ...]] = [()] * slots  # tokens whose whole chunks are in a slot
-        self._filled = [0] * slots
+        self.filled = [0] * slots
+        """Tokens that each slot has, of a sequence that has ended, too."""
         self._used_at = [0] * slots
         self._clock = itertools.count(1)
 
     @property
     def used(self) -> float:
         """The share of the cache that sequences fill, from 0 to 1."""
-        filled = sum(filled for slot, filled in enumerate(self._filled) if not self._is_free(slot))
-        return filled / self.tensors[0, :, 0, :, 0].size
+        filled = sum(filled for slot, filled in enumerate(self.filled) if not self._is_free(slot))
+        return filled / (self.tensors.shape[1] * self.tensors.shape[3])
 
     def take(self, tokens: Sequence[int], reuse: bool) -> tuple[Place, int] | None:
         """A place for a sequence that begins with `tokens`, and how many of these are in it; None: all are taken."""
@@ -71,7 +55,7 @@ class Slots:
         known, source = self._longest(tokens) if reuse else (0, 0)
         slot = source if known and source in free else min(free, key=self._used_at.__getitem__)
         if slot != source:
-            self.tensors[:, slot, :, :known] = self.tensors[:, source, :, :known]
+            self.tensors.copy(source, slot, known)
         place = Place()
         self._slot_of = {
             one: where for one, where in self._slot_of.items() if where != slot
@@ -79,7 +63,7 @@ class Slots:
         self._slot_of[id(place)] = slot
         self._owners[slot] = ref(place)
         self._beginnings[slot] = tuple(tokens[:known])
-        self._filled[slot] = known
+        self.filled[slot] = known
         self._used_at[slot] = next(self._clock)
         return place, known
 
@@ -90,19 +74,19 @@ class Slots:
     def has_read(self, place: Place, tokens: Sequence[int]) -> None:
         """The sequence consists of these tokens of its prompt so far; those in whole chunks may be reused."""
         slot = self._slot_of[id(place)]
-        self._filled[slot] = len(tokens)
+        self.filled[slot] = len(tokens)
         self._beginnings[slot] = tuple(tokens[: len(tokens) // self._chunk * self._chunk])
 
     def has_grown(self, place: Place, length: int) -> None:
         """The sequence has so many tokens by now."""
-        self._filled[self._slot_of[id(place)]] = length
+        self.filled[self._slot_of[id(place)]] = length
 
     def forget(self) -> None:
         """Give back the memory of what is kept for later, unless a sequence has a place."""
         if all(map(self._is_free, range(len(self._owners)))):
-            self._memory.madvise(mmap.MADV_DONTNEED)  # it is zero from now on
+            self.tensors.clear()
             self._beginnings = [()] * len(self._owners)
-            self._filled = [0] * len(self._owners)
+            self.filled = [0] * len(self._owners)
 
     def gather(self, places: Sequence[Place]) -> list[int]:
         """Let these sequences have the first slots, beside each other; gives the slot of each."""
@@ -137,11 +121,9 @@ class Slots:
         return min(most, len(beginning) // size) * size
 
     def _swap(self, one: int, other: int) -> None:
-        length = max(map(self._kept, (one, other)))
-        aside = np.array(self.tensors[:, one, :, :length])
-        self.tensors[:, one, :, :length] = self.tensors[:, other, :, :length]
-        self.tensors[:, other, :, :length] = aside
-        for facts in (self._owners, self._beginnings, self._filled, self._used_at):
+        assert isinstance(self.tensors, HostTensors), "on a device all slots run, and none is moved"
+        self.tensors.swap(one, other, max(map(self._kept, (one, other))))
+        for facts in (self._owners, self._beginnings, self.filled, self._used_at):
             facts[one], facts[other] = facts[other], facts[one]  # type: ignore[index]
         for slot in (one, other):
             owner = self._owners[slot]
@@ -149,4 +131,4 @@ class Slots:
                 self._slot_of[id(place)] = slot
 
     def _kept(self, slot: int) -> int:
-        return len(self._beginnings[slot]) if self._is_free(slot) else self._filled[slot]
+        return len(self._beginnings[slot]) if self._is_free(slot) else self.filled[slot]

@@ -8,9 +8,8 @@ graph that counts its positions, hides padding or appends to its cache in anothe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +64,7 @@ def tried(path: Path, model: Model, context: int, window: int, network: Network 
     session = Session.open(model, SessionOptions(device="cpu"))
     try:
         decoder = Decoder(session, context)
-        expects = network or partial(_whole, session)
+        expects = network or decoder.read_at_once
         rows = [_row(length, decoder.vocabulary, expects) for length in _lengths(decoder.context, window)]
         parity = _compare(decoder, rows)
     except BrigantineError:
@@ -97,18 +96,6 @@ def _lengths(context: int, window: int) -> list[int]:
 def _row(length: int, vocabulary: int, expects: Network) -> _Row:
     tokens = np.random.default_rng(length).integers(0, vocabulary, length + _STEPS).tolist()
     return _Row(tokens, length, np.asarray(expects(tokens), np.float32))
-
-
-def _whole(session: Session, tokens: Sequence[int]) -> NDArray[np.float32]:
-    """What the graph says of a text at once, with nothing before it."""
-    feeds: dict[str, NDArray[Any]] = {}
-    for spec in session.model.manifest.inputs:
-        if spec.name.startswith("past_key_values."):
-            feeds[spec.name] = np.zeros((1, int(spec.shape[1]), 0, int(spec.shape[3])), spec.dtype)
-        else:
-            values = np.ones(len(tokens)) if spec.name == "attention_mask" else np.arange(len(tokens))
-            feeds[spec.name] = np.asarray([tokens if spec.name == "input_ids" else values], spec.dtype)
-    return session.run(feeds)["logits"][0]
 
 
 def _compare(decoder: Decoder, rows: Sequence[_Row]) -> dict[str, float]:

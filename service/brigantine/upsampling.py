@@ -10,6 +10,9 @@ four (Winograd's F(2, 2), https://arxiv.org/abs/1509.09308):
 
     y0 = a x0 + b x1 = a (x0 - x1) + (a + b) x1
     y1 = a x1 + b x2 = (a + b) x1 - b (x1 - x2)
+
+On a GPU the same phases serve another end: cuDNN's transposed convolutions add up in any order, so that the same input
+may give other bits in each run; its plain ones do not. Sums take no less time than products there, so none are saved.
 """
 
 from __future__ import annotations
@@ -42,17 +45,21 @@ _MOST_BYTES = 2**28
 """A larger file is left as it is: to write it anew takes some five times its size."""
 
 
-def rewritten(path: Path) -> bytes | None:
+def rewritten(path: Path, for_gpu: bool = False) -> bytes | None:
     """The graph in `path` with its transposed convolutions as plain ones: the same function, up to rounding.
 
     None where there is nothing to rewrite: no such layer that would gain, branches, weights in other files, more than
     256 MiB, or a processor for whose kernels the above does not hold. Which layers are rewritten is up to the graph
     alone, so that all processes compute the same bits.
 
+    Args:
+        path: an ONNX file.
+        for_gpu: as a GPU is to compute it.
+
     Raises:
         Exception: the file cannot be read, or is no graph of which onnx can infer shapes.
     """
-    if platform.machine() not in ("x86_64", "AMD64") or not _mentions(path, b"ConvTranspose"):
+    if not (for_gpu or platform.machine() in ("x86_64", "AMD64")) or not _mentions(path, b"ConvTranspose"):
         return None
     import onnx  # noqa: PLC0415 - most graphs have no such layer
 
@@ -61,7 +68,7 @@ def rewritten(path: Path) -> bytes | None:
     branches = any(item.HasField("g") for node in proto.graph.node for item in node.attribute)
     if external or branches:
         return None
-    return proto.SerializeToString() if _Rewriting(proto).run() else None
+    return proto.SerializeToString() if _Rewriting(proto, for_gpu).run() else None
 
 
 def _mentions(path: Path, word: bytes) -> bool:
@@ -154,6 +161,8 @@ class _Layer:
     strides: tuple[int, int]
     pads: tuple[int, int, int, int]
     """Above, to the left, below and to the right; what is added to the output counts as less padding."""
+    saves: bool
+    """Whether products shall be saved by sums."""
 
     @property
     def point(self) -> bool:
@@ -162,28 +171,30 @@ class _Layer:
 
     @cached_property
     def rows(self) -> list[_Phase]:
-        halves = self.height % 2 == 0
+        halves = self.saves and self.height % 2 == 0
         return _phases(self.weight.shape[2], self.strides[0], (self.pads[0], self.pads[2]), halves)
 
     @cached_property
     def columns(self) -> list[_Phase]:
-        halves = self.width % 2 == 0 and self.width >= _WIDE and len(self.weight) >= _DEEP
+        halves = self.saves and self.width % 2 == 0 and self.width >= _WIDE and len(self.weight) >= _DEEP
         return _phases(self.weight.shape[3], self.strides[1], (self.pads[1], self.pads[3]), halves)
 
     @property
     def woven(self) -> bool:
         """Whether it shall be made of phases. Where nothing overlaps they have nothing over a matrix product."""
-        full = not any(channels % _BLOCK for channels in self.weight.shape[:2])
+        full = not self.saves or not any(channels % _BLOCK for channels in self.weight.shape[:2])
         overlaps = self.weight.shape[2] > self.strides[0] or self.weight.shape[3] > self.strides[1]
-        return full and overlaps and bool(self.rows) and bool(self.columns)
+        fits = self.saves or self.strides[0] == self.strides[1]
+        return full and overlaps and fits and bool(self.rows) and bool(self.columns)
 
 
 class _Rewriting:
     """One graph, whose layers are replaced in place."""
 
-    def __init__(self, proto: ModelProto) -> None:
+    def __init__(self, proto: ModelProto, for_gpu: bool) -> None:
         import onnx  # noqa: PLC0415
 
+        self._for_gpu = for_gpu
         self._helper, self._arrays = onnx.helper, onnx.numpy_helper
         self._graph = proto.graph
         self._nodes: list[NodeProto] = []
@@ -216,6 +227,8 @@ class _Rewriting:
             output = (activation or node).output[0]
             if layer.point:
                 self._spread(layer, activation, output)
+            elif self._for_gpu:
+                self._stack(layer, activation, output)
             else:
                 self._weave(layer, activation, output)
         del self._graph.node[:]
@@ -248,7 +261,9 @@ class _Rewriting:
         below, beside = has.get("output_padding", [0, 0])
         strides = tuple(has.get("strides", [1, 1]))
         pads = top, left, bottom - below, right - beside
-        return _Layer(node.input[0], weight, list(node.input[2:]), shape[2], shape[3], strides, pads)
+        return _Layer(
+            node.input[0], weight, list(node.input[2:]), shape[2], shape[3], strides, pads, not self._for_gpu
+        )
 
     def _activation(self, name: str, later: Sequence[NodeProto]) -> NodeProto | None:
         """What alone reads `name` and can be part of a convolution's kernel."""
@@ -268,6 +283,12 @@ class _Rewriting:
         ]
         made = self._activated(activation, self._add("Gemm", [row, *constants]))
         self._shaped(made, channels, height, width, output=output)
+
+    def _stack(self, layer: _Layer, activation: NodeProto | None, output: str) -> None:
+        """Make the phases, one behind the other in the channels, and let one node put all pixels in their places."""
+        phases = [self._phase(layer, row, column)[0][0] for row, column in product(layer.rows, layer.columns)]
+        made = self._activated(activation, self._add("Concat", phases, axis=1))
+        self._add("DepthToSpace", [made], output, blocksize=layer.strides[0], mode="DCR")
 
     def _weave(self, layer: _Layer, activation: NodeProto | None, output: str) -> None:
         """Make the phases, and weave them: a pixel of each to a row, a row of each to a picture."""

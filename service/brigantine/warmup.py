@@ -37,6 +37,8 @@ class Facts(NamedTuple):
     """Whether a row had the same bits alone and in every batch that was tried."""
     tried_batch: int
     """The largest batch that was tried, in rows."""
+    repeats: bool = True
+    """Whether the same batch gave the same bits again; without that a row's company is no matter."""
 
 
 def warm_up(plugin: Plugin[Any], max_batch: int) -> Facts:
@@ -53,7 +55,8 @@ def warm_up(plugin: Plugin[Any], max_batch: int) -> Facts:
     _render(plugin)
     invariant, tried = _invariant(plugin, min(max_batch, plugin.model.manifest.max_batch))
     plugin.session.forget()
-    return Facts(plugin.session.device, plugin.session.fell_back, invariant, tried)
+    session = plugin.session
+    return Facts(session.device, session.fell_back, invariant, tried, session.repeats)
 
 
 def _render(plugin: Plugin[Any]) -> None:
@@ -106,7 +109,8 @@ def _invariant(plugin: Plugin[Any], max_batch: int) -> tuple[bool, int]:
         few = rows[:_FEW] if plugin.takes_steps else rows
         alone += [_finish(plugin, [row])[0] for row in few[len(alone) :]]
         tried = size
-        if not all(map(_same, _finish(plugin, rows), alone)):  # of as many as there are alone
+        made = _finish(plugin, rows)
+        if plugin.session.repeats and not all(map(_same, made, alone)):  # of as many as there are alone
             return False, tried
     return True, tried
 

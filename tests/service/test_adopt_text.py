@@ -486,6 +486,13 @@ def that_sees_padding(graph: onnx.GraphProto) -> None:
     graph.node.insert(0, shape)
 
 
+def that_keeps_another(graph: onnx.GraphProto) -> None:
+    graph.initializer.append(numpy_helper.from_array(np.array(100, np.float32), "hundred"))
+    for node in graph.node:
+        node.output[:] = ["kept" if name == "present.0.value" else name for name in node.output]
+    graph.node.append(helper.make_node("Mul", ["kept", "hundred"], ["present.0.value"]))
+
+
 def that_takes_one_row(graph: onnx.GraphProto) -> None:
     shape = numpy_helper.from_array(np.array([1, 3], np.int64), "one_row")
     graph.initializer.append(shape)
@@ -498,7 +505,7 @@ SPOILT = [
     (without_caches, "missing are present.0.key, present.0.value; export it with"),
     (with_a_branch, "got use_cache_branch too, and two graphs in one are not run; export one graph"),
     (in_bfloat16, "expected float32 or float16, got 'logits' type 16"),
-    (that_sees_padding, "expected logits as of the whole text at once, within"),
+    (that_keeps_another, "expected logits as of the whole text at once, within"),
     (that_takes_one_row, "expected a graph that reads any number of tokens behind any number of others, got"),
 ]  # fmt: skip
 
@@ -513,6 +520,14 @@ def test_a_graph_that_cannot_be_served_is_refused(
         adopt_text(optimum_folder, Choices())
 
     assert reason in str(caught.value)
+
+
+def test_a_graph_that_sees_padding_is_given_none(optimum_folder: Path, no_export: None):
+    edit(optimum_folder, that_sees_padding)
+
+    adopted = adopt_text(optimum_folder, Choices())
+
+    assert "differences of at most" in adopted.told  # from what it reads at once
 
 
 def test_a_graph_of_another_kind_is_refused(optimum_folder: Path, no_export: None):

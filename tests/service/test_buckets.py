@@ -1,14 +1,19 @@
 """The buckets of a GPU, with their buffers on the CPU."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from brigantine.buckets import Buckets
-from brigantine.model import Model
-from brigantine.session import Session
+from brigantine.buckets import Buckets, _Bucket
+from brigantine.model import Arrays, Model
+from brigantine.session import Session, SessionOptions
+from numpy.typing import NDArray
 
-from tests.tiny import tiny_batch, tiny_model
+from tests.tiny import SIDE, Z_DIM, tiny_batch, tiny_model
+
+FLOPS = 2 * Z_DIM * SIDE * SIDE
+"""Of the tiny model, for one row."""
 
 
 @pytest.fixture
@@ -19,7 +24,7 @@ def buckets(tmp_path: Path) -> tuple[Session, Buckets]:
     model = Model.open(tiny_model(tmp_path, max_batch=6))
     engine = onnxruntime.InferenceSession(model.graph, providers=["CPUExecutionProvider"])
     assert Buckets.fit(model)
-    return Session.open(model), Buckets(onnxruntime, engine, model, "cpu")
+    return Session.open(model, SessionOptions(device="cpu")), Buckets(onnxruntime, engine, model, "cpu")
 
 
 @pytest.mark.parametrize("sizes", [[1, 2, 3, 4, 5, 6], [6, 1, 5, 2], [7, 13, 12]])
@@ -36,16 +41,61 @@ def test_a_batch_is_padded_to_the_next_bucket(buckets: tuple[Session, Buckets]):
     assert [plain.bucket(rows) for rows in range(1, 8)] == list(range(1, 8))
 
 
-def test_a_bucket_whose_bits_are_not_those_of_the_largest_is_not_used(tmp_path: Path):
+@pytest.mark.parametrize(("filling", "kept"), [(1e15, [6]), (3.5 * FLOPS, [4]), (FLOPS, [1])])
+def test_where_the_size_sways_bits_one_that_fills_a_gpu_is_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filling: float, kept: list[int]
+):
     import onnxruntime
 
+    monkeypatch.setattr("brigantine.buckets._FILLING_FLOPS", filling)
     model = Model.open(tiny_model(tmp_path, swayed=True, max_batch=6))
     engine = onnxruntime.InferenceSession(model.graph, providers=["CPUExecutionProvider"])
 
     buckets = Buckets(onnxruntime, engine, model, "cpu")
 
-    assert buckets.sizes == [6]
-    assert buckets.size_for(1) == 6
+    assert buckets.sizes == kept
+    assert buckets.size_for(1) == kept[0]
+    assert len(buckets.run(tiny_batch(9))["image"]) == 9
+
+
+def test_sizes_that_agree_with_it_are_used_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import onnxruntime
+
+    model = Model.open(tiny_model(tmp_path, max_batch=16))
+    engine = onnxruntime.InferenceSession(model.graph, providers=["CPUExecutionProvider"])
+    honest = _Bucket.run
+
+    def rounded(bucket: Any, arrays: Arrays, rows: int) -> dict[str, NDArray[Any]]:
+        """As if a kernel for 8 and more rows rounded in another way."""
+        made = honest(bucket, arrays, rows)
+        return {name: values ^ (len(bucket._staging["z"]) >= 8) for name, values in made.items()}
+
+    monkeypatch.setattr(_Bucket, "run", rounded)
+    monkeypatch.setattr("brigantine.buckets._FILLING_FLOPS", 2 * FLOPS)
+    assert Buckets(onnxruntime, engine, model, "cpu").sizes == [1, 2, 4]
+    monkeypatch.setattr("brigantine.buckets._FILLING_FLOPS", 8 * FLOPS)
+    assert Buckets(onnxruntime, engine, model, "cpu").sizes == [8, 16]
+
+
+def test_what_makes_other_bits_each_time_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import onnxruntime
+
+    model = Model.open(tiny_model(tmp_path, max_batch=8))
+    engine = onnxruntime.InferenceSession(model.graph, providers=["CPUExecutionProvider"])
+    honest, rng = _Bucket.run, np.random.default_rng(0)
+    assert Buckets(onnxruntime, engine, model, "cpu").reproducible
+
+    def shaken(bucket: Any, arrays: Arrays, rows: int) -> dict[str, NDArray[Any]]:
+        """As if a kernel of the largest added up in any order."""
+        made = honest(bucket, arrays, rows)
+        odd = rng.integers(2, dtype=np.uint8) if len(bucket._staging["z"]) == 8 else 0
+        return {name: values ^ odd for name, values in made.items()}
+
+    monkeypatch.setattr(_Bucket, "run", shaken)
+    monkeypatch.setattr("brigantine.buckets._FILLING_FLOPS", 2 * FLOPS)
+    seen = [Buckets(onnxruntime, engine, model, "cpu") for _ in range(20)]
+    assert not all(buckets.reproducible for buckets in seen)
+    assert all(buckets.sizes[:3] == [1, 2, 4] for buckets in seen)
 
 
 def test_an_answer_is_not_overwritten_by_the_next(buckets: tuple[Session, Buckets]):

@@ -1,15 +1,17 @@
 """The decoder: the same logits whichever way the cache is kept, and the same bits in any company."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from brigantine.decoder import CHUNK, Decoder
+from brigantine.decoder import _IN_PLACE, _ROUND, CHUNK, Decoder
 from brigantine.errors import ModelInvalid
 from brigantine.model import Model
-from brigantine.session import Session, SessionOptions
+from brigantine.session import Session, SessionOptions, runtime
 from brigantine.slots import Place
+from brigantine.tensors import DeviceTensors, HostTensors
 
 from tests.parrot import parrot_model
 from tests.scribble import scribble_model
@@ -31,8 +33,16 @@ def session(folders: Path) -> Session:
     return opened(folders / "scribble")
 
 
+@pytest.fixture(params=["on the host", "on a device"])
+def there(request: pytest.FixtureRequest, session: Session, monkeypatch: pytest.MonkeyPatch) -> Session:
+    """With its cache where a CPU has it, and where a GPU has it; the device is the CPU."""
+    if request.param == "on a device":
+        monkeypatch.setattr(session, "tensors", partial(DeviceTensors, runtime(), "cpu"))
+    return session
+
+
 def opened(folder: Path, **options: Any) -> Session:
-    return Session.open(Model.open(folder), SessionOptions(**options))
+    return Session.open(Model.open(folder), SessionOptions(device="cpu", **options))
 
 
 def read(decoder: Decoder, prompt: list[int], reuse: bool = True) -> tuple[Place, np.ndarray]:
@@ -48,15 +58,16 @@ def read(decoder: Decoder, prompt: list[int], reuse: bool = True) -> tuple[Place
 
 def test_a_graph_that_appends_in_place_is_known_by_trying(session: Session):
     decoder = Decoder(session, 160)
-    assert decoder._in_place
+    assert decoder._padding == _IN_PLACE
     assert (decoder.context, decoder.vocabulary) == (160, 288)
-    assert not decoder._slots.tensors.any()
+    assert isinstance(decoder._slots.tensors, HostTensors)
+    assert not decoder._slots.tensors.array.any()
 
 
 @pytest.mark.parametrize("kind", ["scribble", "parrot"])
 def test_a_token_that_is_decoded_is_one_that_is_read(folders: Path, kind: str):
     decoder = Decoder(opened(folders / kind), 160)
-    assert decoder._in_place == (kind == "scribble")
+    assert decoder._padding == (_IN_PLACE if kind == "scribble" else _ROUND)
     for prompt in PROMPTS:
         place, _ = read(decoder, prompt)
         for length in range(len(prompt), len(prompt) + 3):
@@ -85,13 +96,72 @@ def test_company_changes_no_bit(folders: Path, kind: str):
             assert begun[row][1].tobytes() + made.tobytes() == alone(PROMPTS[row])
 
 
-def test_what_another_has_read_gives_the_same_bits(session: Session):
+def test_a_graph_that_goes_by_the_number_of_tokens_is_given_no_padding(
+    folders: Path, session: Session, monkeypatch: pytest.MonkeyPatch
+):
+    in_place = Decoder(opened(folders / "scribble"), 160)
+
+    def refuse(*_: object) -> None:
+        raise RuntimeError("the cache that comes out has another shape")
+
+    monkeypatch.setattr(session, "bound", refuse)
     decoder = Decoder(session, 160)
-    _, first = read(decoder, PROMPTS[4])
+    assert decoder._padding == 1
+    begun = [[read(one, prompt)[0] for prompt in PROMPTS] for one in (in_place, decoder)]
+    for step in range(3):
+        lengths = [len(prompt) + step for prompt in PROMPTS]
+        expected, made = (
+            one.decode(places, [11 + step] * len(PROMPTS), lengths)
+            for one, places in zip((in_place, decoder), begun, strict=True)
+        )
+        np.testing.assert_allclose(made, expected, atol=1e-4)
+
+
+def test_what_another_has_read_gives_the_same_bits(there: Session):
+    decoder = Decoder(there, 160)
+    kept, first = read(decoder, PROMPTS[4])
     taken = decoder.place(PROMPTS[4])
     assert taken is not None
     assert taken[1] == 64
     assert decoder.read(taken[0], PROMPTS[4], 64)[-1].tobytes() == first.tobytes()
+    assert decoder.decode([taken[0]], [11], [90]).tobytes() == decoder.decode([kept], [11], [90]).tobytes()
+
+
+def test_a_cache_on_a_device_gives_the_bits_of_one_on_the_host_in_all_slots(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+):
+    host = Decoder(session, 160)
+    monkeypatch.setattr(session, "tensors", partial(DeviceTensors, runtime(), "cpu"))
+    device = Decoder(session, 160)
+    assert isinstance(device._slots.tensors, DeviceTensors)
+    begun = [[read(decoder, prompt)[0] for prompt in PROMPTS] for decoder in (host, device)]
+    lengths = list(map(len, PROMPTS))
+    rng = np.random.default_rng(0)
+    for step in range(30):  # some go on, and what the others have stays
+        rows = rng.permutation(len(PROMPTS))[: rng.integers(1, len(PROMPTS) + 1)]
+        tokens, before = [int(11 + step + row) for row in rows], [lengths[row] for row in rows]
+        made = [
+            decoder.decode([places[row] for row in rows], tokens, before)
+            for decoder, places in zip((host, device), begun, strict=True)
+        ]
+        assert made[0].tobytes() == made[1].tobytes()
+        for row in rows:
+            lengths[row] += 1
+
+
+def test_a_full_slot_on_a_device_is_not_written_past(session: Session, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(session, "tensors", partial(DeviceTensors, runtime(), "cpu"))
+    decoder = Decoder(session, 160)
+    full = [(3 * at) % 288 for at in range(160)]
+    place, _ = read(decoder, full)
+    other, _ = read(decoder, PROMPTS[1])
+    assert decoder._slots.filled[decoder._slots.slot_of(place)] == 160
+
+    decoder.decode([other], [11], [5])
+
+    _, again = read(decoder, [*full[:128], 1])  # four chunks of it are still what they were
+    _, expected = read(decoder, [*full[:128], 1], reuse=False)
+    assert again.tobytes() == expected.tobytes()
 
 
 def test_how_much_is_used(session: Session):
@@ -110,7 +180,7 @@ def test_a_context_is_cut_to_what_the_memory_holds(tmp_path: Path):
     four = Decoder(opened(folder, cache_bytes=4 * 160 * token_bytes), 160)
     assert four.context == 160
     assert [four.place([1]) is not None for _ in range(1)] == [True]
-    assert four._slots.tensors.nbytes == 4 * 160 * token_bytes
+    assert four._slots.tensors.shape == (4, 4, 2, 160, 16)
     with pytest.raises(ModelInvalid, match=r"BRIGANTINE_CACHE_BYTES allows 1000; allow more"):
         Decoder(opened(folder, cache_bytes=1000), 160)
 

@@ -14,7 +14,7 @@ from tests.tiny import SIDE, tiny_batch, tiny_model
 
 
 def test_a_batch_goes_in_and_a_batch_comes_out(tmp_path: Path):
-    session = Session.open(Model.open(tiny_model(tmp_path)))
+    session = Session.open(Model.open(tiny_model(tmp_path)), SessionOptions(device="cpu"))
 
     image = session.run(tiny_batch(5))["image"]
 

@@ -7,6 +7,7 @@ import numpy as np
 import psutil
 import pytest
 from brigantine.slots import Place, Slots
+from brigantine.tensors import HostTensors
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -26,7 +27,11 @@ class Held:
 class Cache:
     """Writes tokens where a graph would write keys and values."""
 
-    slots: Slots = field(default_factory=lambda: Slots(2, 3, (1, CONTEXT, 1), np.float32, CHUNK))
+    tensors: HostTensors = field(default_factory=lambda: HostTensors((2, 3, 1, CONTEXT, 1), np.float32))
+    slots: Slots = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.slots = Slots(self.tensors, CHUNK)
 
     def begin(self, tokens: list[int], reuse: bool = True) -> tuple[Held, int] | None:
         taken = self.slots.take(tokens, reuse)
@@ -49,11 +54,11 @@ class Cache:
 
     def _write(self, held: Held, tokens: list[int]) -> None:
         slot = self.slots.slot_of(held.place)
-        self.slots.tensors[:, slot, 0, held.length : held.length + len(tokens), 0] = tokens
+        self.tensors.array[:, slot, 0, held.length : held.length + len(tokens), 0] = tokens
         held.length += len(tokens)
 
     def content(self, held: Held) -> list[int]:
-        first, second = self.slots.tensors[:, self.slots.slot_of(held.place), 0, : held.length, 0].tolist()
+        first, second = self.tensors.array[:, self.slots.slot_of(held.place), 0, : held.length, 0].tolist()
         assert first == second
         return first
 
@@ -119,25 +124,25 @@ def test_the_last_token_is_always_read_and_what_was_made_is_never_reused():
 
 
 def test_what_is_forgotten_is_read_again_and_takes_no_memory():
-    slots = Slots(2, 3, (1, 1 << 20, 1), np.float32, CHUNK)
-    size = slots.tensors.nbytes
+    tensors = HostTensors((2, 3, 1, 1 << 20, 1), np.float32)
+    slots, size = Slots(tensors, CHUNK), tensors.array.nbytes
 
     def taken() -> int:
         return psutil.Process().memory_info().rss - before
 
     before = psutil.Process().memory_info().rss
-    slots.tensors[:] = 1
+    tensors.array[:] = 1
     held, _ = slots.take([1] * 9, reuse=True)  # type: ignore[misc]
     slots.has_read(held, [1] * 9)
     slots.forget()
-    assert slots.tensors.all() and taken() > size / 2, "somebody has a place in it"
+    assert tensors.array.all() and taken() > size / 2, "somebody has a place in it"
     del held
 
     slots.forget()
 
     assert taken() < size / 10
     assert slots.take([1] * 9, reuse=True)[1] == 0  # type: ignore[index]
-    assert not slots.tensors.any()
+    assert not tensors.array.any()
 
 
 def test_one_may_ask_to_read_all_of_it():

@@ -113,13 +113,15 @@ def usual(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-@settings(max_examples=200, deadline=None)
-@given(described=usual())
-def test_any_layer_computes_what_it_did(tmp_path_factory: pytest.TempPathFactory, described: dict[str, Any]):
+@settings(max_examples=300, deadline=None)
+@given(described=usual(), for_gpu=st.booleans())
+def test_any_layer_computes_what_it_did(
+    tmp_path_factory: pytest.TempPathFactory, described: dict[str, Any], for_gpu: bool
+):
     path = layer(tmp_path_factory.mktemp("layer"), **described)
     x = rows(3, described["weight"][0], described["side"])
 
-    made = rewritten(path)
+    made = rewritten(path, for_gpu)
 
     assume(made is not None)
     assert np.allclose(run(made or b"", x), run(path, x), rtol=1e-4, atol=1e-4)
@@ -150,6 +152,17 @@ def test_a_usual_layer_is_made_of_plain_convolutions(
     x = rows(3, weight[0], side)
     reference: Any = ReferenceEvaluator(onnx.load(path)).run(None, {"x": x})
     assert np.allclose(run(made, x), reference[0], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("made", [16, 3])
+def test_for_a_gpu_no_product_is_saved_and_one_node_places_all_pixels(tmp_path: Path, made: int):
+    path = layer(tmp_path, (128, made, 4, 4), (8, 8), **USUAL)
+
+    graph = rewritten(path, for_gpu=True)
+
+    assert graph is not None and kinds(graph) == ["Conv"] * 4 + ["Concat", "Relu", "DepthToSpace"]
+    x = rows(3, 128, (8, 8))
+    assert np.allclose(run(graph, x), run(path, x), rtol=1e-4, atol=1e-4)
 
 
 def test_layers_follow_one_another(tmp_path: Path):

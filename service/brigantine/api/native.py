@@ -70,12 +70,20 @@ def _model(record: ModelRecord) -> dict[str, Any]:
     }
 
 
+_KEPT = (
+    "the same digest, params and seed give the same bytes, in any batch, at any position, in any process, on the same "
+    "kind of device"
+)
+_BROKEN = (
+    "none: on this device the same batch may give other bits each time, for its kernels add up in any order"
+)
+
+
 def _seeds(record: ModelRecord) -> dict[str, Any]:
     """What a seed guarantees, and what was seen at the start."""
     assert record.facts is not None, "only models in service are shown"
     return {
-        "guarantee": "the same digest, params and seed give the same bytes, in any batch, at any position, in any "
-        "process, on the same kind of device",
+        "guarantee": _KEPT if record.facts.repeats else _BROKEN,
         "batched": record.facts.invariant,
         "tried_batch": record.facts.tried_batch,
     }

@@ -57,7 +57,7 @@ def refused(engine: Engine, **body: Any) -> str:
 def test_nothing_is_kept_of_the_warm_up(tmp_path: Path):
     scribble_model(tmp_path)
     engine = Engine.start(Settings(models_dir=tmp_path), only="scribble")
-    assert not plugin_of(engine, "scribble").decoder._slots.tensors.any()
+    assert not plugin_of(engine, "scribble").decoder._slots.tensors.array.any()
     engine.close()
 
 

@@ -1,0 +1,94 @@
+"""Binding: a graph over tensors that stay where they are, so that each run is only a call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from .tensors import View, device_copy
+from .turns import GPU
+
+__all__ = ["EAGER", "bound_on_device", "bound_on_host", "run_options"]
+
+EAGER = "-1"
+"""The number of the CUDA graph of a run of which none is made."""
+
+
+def bound_on_host(
+    ort: ModuleType, engine: Any, inputs: Mapping[str, View], outputs: Mapping[str, View]
+) -> Callable[[], None]:
+    """Each call reads `inputs` and writes `outputs`, all of them arrays."""
+    binding = engine.io_binding()
+    _bind(binding.bind_input, inputs)
+    _bind(binding.bind_output, outputs)
+    options = run_options(ort)
+
+    def run(kept: tuple[Any, Any] = (inputs, outputs)) -> None:  # kept: their memory is in use
+        engine.run_with_iobinding(binding, options)
+
+    return run
+
+
+def bound_on_device(
+    ort: ModuleType,
+    engine: Any,
+    device: str,
+    inputs: Mapping[str, View],
+    outputs: Mapping[str, View],
+    graph_id: str = EAGER,
+) -> Callable[[], None]:
+    """As `bound_on_host`; what is an array crosses the bus in each call, what lies on the device does not.
+
+    Args:
+        ort: ONNX Runtime.
+        engine: its session.
+        device: as it names it.
+        inputs: on the device, or arrays.
+        outputs: likewise.
+        graph_id: makes a CUDA graph of the run, at once: the inputs must be valid. No other binding of the session may
+            have this one.
+    """
+    binding = engine.io_binding()
+    sent: list[tuple[Any, Any]] = []
+    received: list[tuple[Any, Any]] = []
+    for there, views, bind, crossing in (
+        (binding.bind_ortvalue_input, inputs, binding.bind_input, sent),
+        (binding.bind_ortvalue_output, outputs, binding.bind_output, received),
+    ):
+        _bind(bind, {name: view for name, view in views.items() if view.device == device})
+        for name, view in views.items():
+            if view.device != device:
+                value = device_copy(ort, view.owner, device)
+                there(name, value)
+                crossing.append((value, view.owner))
+    options = run_options(ort, graph_id)
+
+    def run(kept: tuple[Any, Any] = (inputs, outputs)) -> None:
+        with GPU.use():
+            for value, array in sent:
+                value.update_inplace(array)
+            engine.run_with_iobinding(binding, options)
+            for value, array in received:
+                np.copyto(array, value.numpy())
+
+    if graph_id != EAGER:
+        with GPU.record():
+            for _ in range(2):  # the first allocates, the second is recorded
+                engine.run_with_iobinding(binding, options)
+    return run
+
+
+def run_options(ort: ModuleType, graph_id: str = EAGER) -> Any:
+    """How one run goes: nothing is recorded of it, unless it has the number of a CUDA graph."""
+    options = ort.RunOptions()
+    options.log_severity_level = 4  # what goes wrong is raised, and need not be written on stderr, too
+    options.add_run_config_entry("gpu_graph_id", graph_id)  # asked for in each run; its absence costs 40 us
+    return options
+
+
+def _bind(bind: Callable[..., None], views: Mapping[str, View]) -> None:
+    for name, view in views.items():
+        bind(name, view.device, 0, view.dtype.type, view.shape, view.address)

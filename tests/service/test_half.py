@@ -1,0 +1,59 @@
+"""Half precision: a language model's graph, written anew, says nearly what it said."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from brigantine.half import halved
+
+from tests.parrot import parrot_model
+from tests.scribble import scribble_model
+from tests.tiny import tiny_model
+
+
+def opened(graph: str | bytes) -> Any:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+
+
+def read(engine: Any, dtype: type) -> np.ndarray:
+    """The logits of twenty tokens."""
+    ids = np.arange(20)[None] * 7 % 288
+    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    pasts = [node.name for node in engine.get_inputs() if node.name.startswith("past_key_values.")]
+    return engine.run(["logits"], feeds | {name: np.zeros((1, 2, 0, 16), dtype) for name in pasts})[0]
+
+
+def test_the_logits_are_nearly_the_same_and_the_cache_is_half(tmp_path: Path):
+    path = scribble_model(tmp_path) / "model.onnx"
+    graph = halved(path)
+    assert graph is not None
+    half = opened(graph)
+
+    types = {node.name: node.type for node in (*half.get_inputs(), *half.get_outputs())}
+    assert types["past_key_values.0.key"] == types["present.1.value"] == "tensor(float16)"
+    assert types["logits"] == "tensor(float)"
+    expected, made = read(opened(str(path)), np.float32), read(half, np.float16)
+    assert not np.array_equal(made, expected)
+    np.testing.assert_allclose(made, expected, atol=0.01 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("make", [parrot_model, tiny_model])
+def test_what_has_no_such_attention_stays_as_it_is(tmp_path: Path, make: Any):
+    assert halved(make(tmp_path) / "model.onnx") is None
+
+
+def test_what_is_half_already_stays_as_it_is(tmp_path: Path):
+    graph = halved(scribble_model(tmp_path) / "model.onnx")
+    assert graph is not None
+    (tmp_path / "half.onnx").write_bytes(graph)
+    assert halved(tmp_path / "half.onnx") is None
+
+
+def test_weights_beside_the_graph_stay_there(tmp_path: Path):
+    path = scribble_model(tmp_path) / "model.onnx"
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights", size_threshold=0)
+    assert halved(path) is None

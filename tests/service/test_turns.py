@@ -1,0 +1,94 @@
+"""Turns: uses run beside each other, a recording runs alone."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+from brigantine.turns import Turns
+
+WAIT_S = 10
+
+
+def in_thread(work: Callable[[], None]) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_uses_run_beside_each_other():
+    turns, together = Turns(), threading.Barrier(3, timeout=WAIT_S)
+
+    def use() -> None:
+        with turns.use():
+            together.wait()
+
+    threads = [in_thread(use) for _ in range(2)]
+    together.wait()  # only passed when both are within
+    for thread in threads:
+        thread.join(WAIT_S)
+
+
+def test_a_recording_waits_for_uses_and_keeps_others_out():
+    turns, order = Turns(), list[str]()
+    may_end, began, may_stop = threading.Event(), threading.Event(), threading.Event()
+
+    def use() -> None:
+        with turns.use():
+            began.set()
+            may_end.wait(WAIT_S)
+            order.append("used")
+
+    def record() -> None:
+        with turns.record():
+            order.append("recording")
+            may_stop.wait(WAIT_S)
+            order.append("recorded")
+
+    def late() -> None:
+        with turns.use():
+            order.append("late")
+
+    threads = [in_thread(use)]
+    assert began.wait(WAIT_S)
+    threads.append(in_thread(record))
+    _until(lambda: turns._recorders == 1)
+    threads.append(in_thread(late))
+    may_end.set()
+    _until(lambda: "recording" in order)
+    assert "late" not in order
+    may_stop.set()
+    for thread in threads:
+        thread.join(WAIT_S)
+    assert order == ["used", "recording", "recorded", "late"]
+
+
+def test_two_do_not_record_at_once_and_an_error_ends_a_turn():
+    turns = Turns()
+    inside, most = 0, 0
+
+    def record() -> None:
+        nonlocal inside, most
+        for _ in range(50):
+            with turns.record():
+                inside += 1
+                most = max(most, inside)
+                time.sleep(1e-4)
+                inside -= 1
+
+    threads = [in_thread(record) for _ in range(3)]
+    for thread in threads:
+        thread.join(WAIT_S)
+    assert most == 1
+    for turn in (turns.use, turns.record):
+        with pytest.raises(KeyError), turn():
+            raise KeyError
+    with turns.record():
+        pass
+
+
+def _until(holds: Callable[[], bool]) -> None:
+    end = time.monotonic() + WAIT_S
+    while not holds():
+        assert time.monotonic() < end, "it did not come to pass"
+        time.sleep(1e-3)
