@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -154,7 +153,7 @@ class TextPlugin(Plugin[TextParams]):
         if found is None:
             return None
         place, cached = found
-        return replace(one, place=place, cached=cached, read=cached)
+        return one._replace(place=place, cached=cached, read=cached)
 
     def _made(self, one: Writing, logits: NDArray[np.float32], token: int | None) -> Writing | Part | Done:
         """A text that may go on by a token; None where none is wanted at all."""
@@ -165,10 +164,10 @@ class TextPlugin(Plugin[TextParams]):
             return self._done(after, "stop")
         if after.is_full:
             return self._done(after, "length")
-        if len(after.text) == after.told:
+        if after.told == one.told:
             return after
-        info = {"logprobs": self._told(after.scored[after.told_scored :])} if after.task.logprobs >= 0 else {}
-        return Part(after.has_told(), Media(_TYPE, after.text[after.told :], info))
+        info = {"logprobs": self._told(after.scored[one.told_scored :])} if after.task.logprobs >= 0 else {}
+        return Part(after, Media(_TYPE, after.text[one.told :], info))
 
     def _done(self, one: Writing, finish: str) -> Done:
         scored = json.dumps(self._told(one.scored)).encode()

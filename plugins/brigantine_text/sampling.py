@@ -48,15 +48,15 @@ class Wish(NamedTuple):
 
 def choose(logits: NDArray[np.float32], wishes: Sequence[Wish]) -> list[int]:
     """The token of each row of `logits` [N, vocabulary]. What a row gets depends on itself alone."""
-    if any(wish.sampling.penalises for wish in wishes):
+    penalised = [index for index, wish in enumerate(wishes) if wish.sampling.penalises]
+    if penalised:
         logits = np.array(logits)
-        for row, wish in zip(logits, wishes, strict=True):
-            if wish.sampling.penalises:
-                _penalise(row, wish)
+        for index in penalised:
+            _penalise(logits[index], wishes[index])
     drawn = [index for index, wish in enumerate(wishes) if wish.sampling.temperature > 0]
     if len(drawn) == len(wishes):
         return _draw(logits, wishes)
-    tokens = [int(token) for token in np.argmax(logits, axis=1)]
+    tokens: list[int] = logits.argmax(axis=1).tolist()
     if drawn:
         several = [wishes[index] for index in drawn]
         for index, token in zip(drawn, _draw(logits[drawn], several), strict=True):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -65,8 +64,7 @@ class Scored(NamedTuple):
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Writing:
+class Writing(NamedTuple):
     """The state of one row."""
 
     task: Task
@@ -106,52 +104,38 @@ class Writing:
 
     def wish(self) -> Wish:
         """For the next token."""
-        return Wish(
-            self.task.sampling, self.task.prompt, self.tokens, float(self.task.uniforms[len(self.tokens)])
-        )
+        task = self.task
+        return Wish(task.sampling, task.prompt, self.tokens, task.uniforms.item(len(self.tokens)))
 
     def has_read(self, logits: NDArray[np.float32]) -> Writing:
         """The next tokens of the prompt have been read, and gave logits [T, vocabulary]."""
         read = self.read + len(logits)
         if not self.task.scores_prompt:
-            return replace(self, read=read)
+            return self._replace(read=read)
         chunk = self.task.prompt[self.read : read]
         before: Sequence[NDArray[np.float32] | None] = [self.last, *logits[:-1]]
         scored = (
             Scored(token, math.nan, ()) if row is None else Scored.of(token, row, self.task.logprobs)
             for token, row in zip(chunk, before, strict=True)
         )
-        return replace(self, read=read, scored=(*self.scored, *scored), last=logits[-1].copy())
+        return self._replace(read=read, scored=(*self.scored, *scored), last=logits[-1].copy())
 
     def has_made(self, token: int, piece: bytes, logits: NDArray[np.float32]) -> tuple[Writing, bool]:
-        """A token has been chosen by `logits` [vocabulary], which is `piece`; and whether a stop ends the text now."""
+        """A token has been chosen by `logits` [vocabulary], which is `piece`; and whether a stop ends the text now.
+
+        Where there is more text to show, that and its tokens count as told.
+        """
         shown, held, stopped = _cut(self.held, piece, self.task.stops)
-        scored = self.scored
+        scored, text = self.scored, self.text + shown
         if self.task.logprobs >= 0:
             scored = (*scored, Scored.of(token, logits, self.task.logprobs))
-        # Not `replace`, here and below: it takes several times as long, and this is done for every token.
-        tokens, text = (*self.tokens, token), self.text + shown
+        told_scored = len(scored) if len(text) > self.told else self.told_scored
+        # Not `_replace`: it takes several times as long, and this is done for every token.
         made = Writing(
-            self.task,
-            self.place,
-            self.cached,
-            self.read,
-            tokens,
-            text,
-            held,
-            scored,
-            self.told,
-            self.told_scored,
-        )
-        return made, stopped
-
-    def has_told(self) -> Writing:
-        """All that can be shown by now has been."""
-        told, told_scored = len(self.text), len(self.scored)
-        return Writing(
-            self.task, self.place, self.cached, self.read, self.tokens, self.text, self.held, self.scored, told,
+            self.task, self.place, self.cached, self.read, (*self.tokens, token), text, held, scored, len(text),
             told_scored,
         )  # fmt: skip
+        return made, stopped
 
     def whole(self) -> bytes:
         """All of the text, of which nothing more will come: but for a character that has only begun."""

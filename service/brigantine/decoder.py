@@ -172,7 +172,8 @@ class Decoder:
         batch = self._batch(first, len(rows), len(tokens[0]))
         for row, several, start in zip(rows, tokens, past, strict=True):
             batch.write(row, several, start)
-        return batch.run()[rows].astype(np.float32, copy=False)
+        logits = batch.run().astype(np.float32)  # its own, since the next run writes there
+        return logits if rows == sorted(rows) else logits[rows]
 
     def _run_all(
         self, batch: _Batch, slots: Sequence[int], tokens: Sequence[Sequence[int]], past: Sequence[int]
