@@ -32,13 +32,25 @@ _DTYPES = {onnx.TensorProto.FLOAT: "float32", onnx.TensorProto.INT64: "int64"}
 
 
 def scribble_model(
-    folder: Path, name: str = "scribble", max_batch: int = 8, with_positions: bool = False, **config: Any
+    folder: Path,
+    name: str = "scribble",
+    max_batch: int = 8,
+    with_positions: bool = False,
+    masked: bool = False,
+    **config: Any,
 ) -> Path:
-    """The folder of such a model, below `folder`; `with_positions` its graph adds these to its logits."""
+    """The folder of such a model, below `folder`.
+
+    `with_positions` its graph adds these to its logits; `masked` it reads its mask in a way that nobody knows.
+    """
     config = CONFIG | config
     graph = llama_graph(config, scribble_weights(config))
     if with_positions:
         _add_positions(graph.graph)
+    if masked:
+        graph.graph.node.insert(0, onnx.helper.make_node("Identity", ["attention_mask"], ["seen"]))
+        for node in graph.graph.node[1:]:
+            node.input[:] = ["seen" if name == "attention_mask" else name for name in node.input]
     return language_model(folder / name, graph, config, max_batch)
 
 

@@ -24,6 +24,7 @@ from .model import TensorSpec
 from .session import Session
 from .slots import Place, Slots
 from .tensors import HostTensors, Shape, View
+from .unmasking import LAST, MASK, ROOM
 
 __all__ = ["CHUNK", "Decoder"]
 
@@ -43,7 +44,7 @@ _BATCHES = 256
 _FEWEST = 4
 """Sequences for which there is room in the cache: a very long context is cut to that."""
 
-_IDS, _MASK, _POSITIONS, _LOGITS = "input_ids", "attention_mask", "position_ids", "logits"
+_IDS, _POSITIONS, _LOGITS = "input_ids", "position_ids", "logits"
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +151,7 @@ class Decoder:
         _, _, heads, _, head_dim = self._slots.tensors.shape
         nothing: NDArray[Any] = np.zeros((1, heads, 0, head_dim), self._dtype)
         ids = np.asarray([tokens], self._whole)
-        feeds = dict.fromkeys(self._pasts, nothing) | {_IDS: ids, _MASK: np.ones_like(ids)}
+        feeds = dict.fromkeys(self._pasts, nothing) | {_IDS: ids, MASK: np.ones_like(ids)}
         if self._has_positions:
             feeds[_POSITIONS] = np.arange(len(tokens), dtype=self._whole)[None]
         return self._session.run(feeds)[_LOGITS][0].astype(np.float32)
@@ -193,7 +194,12 @@ class Decoder:
         ids = np.zeros((rows, length), self._whole)
         shape = rows, length, self.vocabulary
         logits: NDArray[Any] = np.reshape(self._logits[: math.prod(shape)], shape)
-        return _Batch(self._session, inputs, outputs, ids, logits, self._has_positions, record)
+        told = (
+            _Lengths(rows, self.context)
+            if self._session.is_unmasked
+            else _Mask(rows, self.context, self._whole)
+        )
+        return _Batch(self._session, inputs, outputs, ids, logits, told, self._has_positions, record)
 
     def _run_grown(self, slots: NDArray[Any], ids: NDArray[Any], past: NDArray[Any]) -> Logits:
         """Rows whose pasts are padded to the same length run together."""
@@ -208,7 +214,7 @@ class Decoder:
         tensors = self._slots.tensors.array
         mask = np.ones((len(slots), padded + length), self._whole)
         mask[:, :padded] = np.arange(padded) < past[:, None]
-        feeds: dict[str, NDArray[Any]] = {_IDS: ids, _MASK: mask}
+        feeds: dict[str, NDArray[Any]] = {_IDS: ids, MASK: mask}
         if self._has_positions:
             feeds[_POSITIONS] = np.asarray(past[:, None] + np.arange(length), self._whole)
         for index, name in enumerate(self._pasts):
@@ -251,7 +257,7 @@ class Decoder:
         return bool(np.allclose(np.concatenate(made), expected, rtol=0, atol=most))
 
     def _check(self, inputs: Mapping[str, TensorSpec], outputs: set[str]) -> None:
-        missing = sorted(({_IDS, _MASK} - set(inputs)) | ({_LOGITS, *self._presents} - outputs))
+        missing = sorted(({_IDS, MASK} - set(inputs)) | ({_LOGITS, *self._presents} - outputs))
         if not self._pasts:
             missing.append("past_key_values.<layer>.key and .value")
         if missing:
@@ -259,6 +265,36 @@ class Decoder:
                 f"{self._session.model.graph}: expected the tensors of a language model with a cache, missing are "
                 f"{', '.join(missing)}; export it with its cache, as `brigantine models import` does"
             )
+
+
+class _Mask:
+    """Tells a graph which tokens of each row are there."""
+
+    def __init__(self, rows: int, context: int, dtype: np.dtype[Any]) -> None:
+        self._mask = np.zeros((rows, context), dtype)
+        self._ends = [0] * rows  # of the ones in each row
+        self._columns: NDArray[Any] = np.arange(context)
+        self.arrays: dict[str, NDArray[Any]] = {MASK: self._mask}
+
+    def write(self, row: int, past: int, end: int) -> None:
+        """A row has tokens up to `end`, those from `past` on being new."""
+        if self._ends[row] == past:
+            self._mask[row, past:end] = 1
+        else:
+            self._mask[row] = self._columns < end
+        self._ends[row] = end
+
+
+class _Lengths:
+    """Tells a graph that was written anew how many tokens of each row are there."""
+
+    def __init__(self, rows: int, context: int) -> None:
+        self._last = np.zeros(rows, np.int32)
+        self.arrays: dict[str, NDArray[Any]] = {LAST: self._last, ROOM: np.asarray(context, np.int32)}
+
+    def write(self, row: int, _past: int, end: int) -> None:
+        """As `_Mask.write`."""
+        self._last[row] = end - 1
 
 
 class _Batch:
@@ -271,16 +307,13 @@ class _Batch:
         outputs: Mapping[str, View],
         ids: NDArray[Any],
         logits: NDArray[Any],
+        told: _Mask | _Lengths,
         has_positions: bool,
         record: bool,
     ) -> None:
-        context = next(iter(inputs.values())).shape[2]
-        self._ids, self._logits = ids, logits
-        self._mask = np.zeros((len(ids), context), ids.dtype)
-        self._ends = [0] * len(ids)  # of the ones in each row of the mask
+        self._ids, self._logits, self._told = ids, logits, told
         self._positions = np.zeros_like(ids) if has_positions else None
-        self._columns: NDArray[Any] = np.arange(context)
-        known = {_IDS: ids, _MASK: self._mask}
+        known = {_IDS: ids, **told.arrays}
         if self._positions is not None:
             known[_POSITIONS] = self._positions
         for row in range(len(ids)):
@@ -295,13 +328,9 @@ class _Batch:
         """A row goes on with T tokens, behind so many others."""
         end = past + len(tokens)
         self._ids[row] = tokens
-        if self._ends[row] == past:
-            self._mask[row, past:end] = 1
-        else:
-            self._mask[row] = self._columns < end
-        self._ends[row] = end
+        self._told.write(row, past, end)
         if self._positions is not None:
-            self._positions[row] = self._columns[past:end]
+            self._positions[row] = range(past, end)
 
     def run(self) -> NDArray[Any]:
         """The logits [N, T, vocabulary] of all rows, until the next run."""

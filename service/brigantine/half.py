@@ -8,11 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
+from .rewriting import graph_with
+
 __all__ = ["halved"]
 
-_MOST_BYTES = (
-    2**30
-)  # a graph is at most 2 GiB as bytes, and stands in memory several times while it is written anew
+_MOST_BYTES = 2**30
+"""A larger graph is left as it is: as bytes it may have twice as many, and it stands in memory several times."""
 _LOGITS = "logits"
 
 
@@ -20,20 +21,16 @@ def halved(path: Path) -> bytes | None:
     """The graph with all its numbers in float16 but the logits; None where that is not what it lacks.
 
     Args:
-        path: an ONNX file. One of float16, without GroupQueryAttention, with its weights beside it, or larger than a
-            gibibyte stays as it is.
+        path: an ONNX file. One of float16, without GroupQueryAttention, larger than a gibibyte, or that `graph_with`
+            leaves alone stays as it is.
     """
-    if path.stat().st_size > _MOST_BYTES:
+    model = graph_with(path, "GroupQueryAttention", _MOST_BYTES)
+    if model is None:
         return None
     import onnx  # noqa: PLC0415 - only where there is a GPU
 
-    model = onnx.ModelProto.FromString(path.read_bytes())
-    graph = model.graph
-    caches = [value for value in graph.input if value.name.startswith("past_key_values.")]
-    is_float = all(value.type.tensor_type.elem_type == onnx.TensorProto.FLOAT for value in caches)
-    attends = any(node.op_type == "GroupQueryAttention" for node in graph.node)
-    beside = any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in graph.initializer)
-    if not (caches and is_float and attends) or beside:
+    caches = [value for value in model.graph.input if value.name.startswith("past_key_values.")]
+    if not caches or any(value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT for value in caches):
         return None
     from onnxruntime.transformers import float16  # type: ignore[import-untyped]  # noqa: PLC0415 - it takes long
 

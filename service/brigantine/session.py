@@ -7,11 +7,10 @@ recorded over them. Only what goes in and finished bytes cross the bus.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from importlib import metadata
-from itertools import count, product
+from itertools import count
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, Protocol
@@ -22,15 +21,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from .binding import EAGER, bound_on_device, bound_on_host, run_options
 from .buckets import Buckets
 from .errors import BrigantineError, ModelInvalid
-from .half import halved
 from .model import Arrays, Model, TensorSpec
+from .opening import on_cpu, on_gpu, reproducible
 from .tensors import DeviceTensors, HostTensors, Shape, Tensors, View
 from .turns import GPU
-from .upsampling import rewritten
+from .unmasking import LAST, MASK, ROOM, told
 
 __all__ = ["Device", "RuntimeMissing", "Session", "SessionOptions", "cuda_at_hand", "runtime"]
-
-log = logging.getLogger(__name__)
 
 Device = Literal["auto", "cpu"]
 
@@ -166,21 +163,21 @@ class Session:
         ort = runtime()
         options = options or SessionOptions()
         wants_gpu = options.device == "auto" and cuda_at_hand()
-        engine = _on_gpu(ort, model, options) if wants_gpu else None
+        engine = on_gpu(ort, model, options) if wants_gpu else None
         if engine is None and require_gpu:
             raise RuntimeMissing(
                 f"a GPU is required, but ONNX Runtime {ort.__version__} runs {model.name} on the CPU. Install "
                 "`onnxruntime-gpu[cuda,cudnn]` instead of onnxruntime and check the driver with nvidia-smi, or "
                 "unset BRIGANTINE_REQUIRE_GPU"
             )
-        on_gpu = engine is not None
-        engine = engine or _anew(ort, model, options) or _load(ort, model, options)
-        _check(model, engine.get_inputs(), model.manifest.inputs, "input", on_gpu)
-        _check(model, engine.get_outputs(), model.manifest.outputs, "output", on_gpu)
-        buckets = Buckets(ort, engine, model, "cuda") if on_gpu and Buckets.fit(model) else None
+        has_gpu = engine is not None
+        engine = engine or on_cpu(ort, model, options)
+        _check(model, engine.get_inputs(), model.manifest.inputs, "input", has_gpu)
+        _check(model, engine.get_outputs(), model.manifest.outputs, "output", has_gpu)
+        buckets = Buckets(ort, engine, model, "cuda") if has_gpu and Buckets.fit(model) else None
         if buckets is not None and not buckets.reproducible and options.plain_convolutions:
-            engine, buckets = _reproducible(ort, model, options, engine, buckets)
-        return cls(model, engine, buckets, wants_gpu and not on_gpu, options)
+            engine, buckets = reproducible(ort, model, options, engine, buckets)
+        return cls(model, engine, buckets, wants_gpu and not has_gpu, options)
 
     @property
     def device(self) -> str:
@@ -192,6 +189,13 @@ class Session:
         """How a run goes on a GPU, of which no CUDA graph is made."""
         return None if self.device == "cpu" else run_options(runtime())
 
+    @cached_property
+    def is_unmasked(self) -> bool:
+        """Whether `bound` takes lengths instead of a mask: see `unmasking`. `run` takes what the manifest states."""
+        return any(spec.name == MASK for spec in self.model.manifest.inputs) and any(
+            node.name == LAST for node in self._engine.get_inputs()
+        )
+
     def bucket(self, rows: int) -> int:
         """How many rows a batch of `rows` is padded to."""
         return rows if self._buckets is None else self._buckets.size_for(rows)
@@ -200,11 +204,14 @@ class Session:
         """Run the graph on a batch: named arrays [N, ...] in, named arrays [N, ...] out."""
         if self._buckets is not None:
             return self._buckets.run(arrays)
+        feeds = dict(arrays)
+        if self.is_unmasked:
+            feeds |= told(feeds.pop(MASK))
         if self._eager is None:
-            values = self._engine.run(self._outputs, dict(arrays))
+            values = self._engine.run(self._outputs, feeds)
         else:
             with GPU.use():
-                values = self._engine.run(self._outputs, dict(arrays), self._eager)
+                values = self._engine.run(self._outputs, feeds, self._eager)
         return dict(zip(self._outputs, values, strict=True))
 
     @property
@@ -257,131 +264,13 @@ class Session:
         return None if self._cache is None else self._cache.used
 
 
-def _anew(ort: ModuleType, model: Model, options: SessionOptions) -> Any:
-    """The graph with its upsampling layers written anew, ready for a CPU; None where it runs as it is."""
-    if not options.plain_convolutions:
-        return None
-    try:
-        graph = rewritten(model.graph)
-        engine = graph and _opened(ort, graph, [], options)
-    except Exception as error:  # it may run nevertheless, and is the same in each process
-        log.warning(
-            "%s: runs as it is, its upsampling layers cannot be written anew: %s. It is only slower by that; export "
-            "it again, or set BRIGANTINE_PLAIN_CONVOLUTIONS=false to be spared this line",
-            model.graph,
-            error,
-        )
-        return None
-    if engine:
-        engine._model_bytes = None  # it would keep them for providers that are set later
-    return engine
-
-
-def _on_gpu(ort: ModuleType, model: Model, options: SessionOptions) -> Any:
-    """The graph on a GPU; None where there is none that can be used.
-
-    In half precision and recorded as a CUDA graph, as far as it lets itself be: what partly runs on the CPU does not.
-    """
-    graphs: list[str | bytes] = [str(model.graph)]
-    try:
-        half = halved(model.graph) if options.gpu_fp16 else None
-    except Exception as error:
-        half = None
-        log.warning("%s: runs as it is, it cannot be written in half precision: %s", model.graph, error)
-    if half:
-        graphs.insert(0, half)
-    has_cache = any(spec.name.startswith("past_key_values.") for spec in model.manifest.inputs)
-    recordable = options.cuda_graphs and (has_cache or Buckets.fit(model))
-    refusal = None
-    for graph, recorded in product(graphs, [True, False] if recordable else [False]):
-        try:
-            with GPU.use():
-                engine = _opened(ort, graph, _gpu_providers(ort, model, options, recorded), options)
-            return None if engine.get_providers()[0] == "CPUExecutionProvider" else engine
-        except Exception as error:
-            refusal = error
-    raise ModelInvalid(f"{model.graph}: ONNX Runtime cannot load it: {refusal}") from refusal
-
-
-def _reproducible(
-    ort: ModuleType, model: Model, options: SessionOptions, engine: Any, buckets: Buckets
-) -> tuple[Any, Buckets]:
-    """The graph on a GPU with plain convolutions in place of transposed ones, if then the same bits come each time."""
-    try:
-        graph = rewritten(model.graph, for_gpu=True)
-        if graph:
-            with GPU.use():
-                plain = _opened(ort, graph, _gpu_providers(ort, model, options, options.cuda_graphs), options)
-            tried = Buckets(ort, plain, model, "cuda")
-            if tried.reproducible:
-                return plain, tried
-        reason = "its kernels add up in any order"
-    except Exception as error:
-        reason = f"it cannot be written anew: {error}"
-    log.warning("%s: the same seed may give other bits each time on this GPU: %s", model.graph, reason)
-    return engine, buckets
-
-
-def _load(ort: ModuleType, model: Model, options: SessionOptions) -> Any:
-    try:
-        return _opened(ort, str(model.graph), [], options)
-    except Exception as error:
-        raise ModelInvalid(f"{model.graph}: ONNX Runtime cannot load it: {error}") from error
-
-
-def _opened(ort: ModuleType, graph: str | bytes, gpu: list[Any], chosen: SessionOptions) -> Any:
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = chosen.intra_threads
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # an idle service costs nothing
-    options.log_severity_level = 3
-    return ort.InferenceSession(graph, options, [*gpu, "CPUExecutionProvider"])
-
-
-def _gpu_providers(ort: ModuleType, model: Model, options: SessionOptions, graphs: bool) -> list[Any]:
-    """TensorRT where it is wanted, then CUDA; `graphs`: with CUDA graphs, which need fixed shapes."""
-    ort.preload_dlls()  # CUDA and cuDNN from their wheels, so that no system-wide install is needed
-    cuda: dict[str, str | int] = {
-        "arena_extend_strategy": "kSameAsRequested",
-        "enable_cuda_graph": int(graphs),
-        # The default chooses an algorithm by timing it: another one, and other bits, after a restart.
-        "cudnn_conv_algo_search": "HEURISTIC",
-        "use_tf32": 0,
-    }
-    if options.gpu_mem_limit_bytes:
-        cuda["gpu_mem_limit"] = options.gpu_mem_limit_bytes
-    providers: list[Any] = [("CUDAExecutionProvider", cuda)]
-    if options.tensorrt:
-        providers.insert(0, ("TensorrtExecutionProvider", _tensorrt(model, options, graphs)))
-    return providers
-
-
-def _tensorrt(model: Model, options: SessionOptions, graphs: bool) -> dict[str, str | int]:
-    def shapes(rows: int) -> str:
-        return ",".join(
-            f"{spec.name}:{'x'.join(map(str, (rows, *spec.shape[1:])))}" for spec in model.manifest.inputs
-        )
-
-    chosen: dict[str, str | int] = {"trt_fp16_enable": int(options.tensorrt_fp16)}
-    if graphs and Buckets.fit(model):
-        largest = model.manifest.max_batch
-        chosen |= {
-            "trt_cuda_graph_enable": 1,
-            "trt_profile_min_shapes": shapes(1),
-            "trt_profile_opt_shapes": shapes(largest),
-            "trt_profile_max_shapes": shapes(largest),
-        }
-    if options.tensorrt_cache_dir is not None:
-        folder = str(options.tensorrt_cache_dir)
-        chosen |= {"trt_engine_cache_enable": 1, "trt_engine_cache_path": folder}
-        chosen |= {"trt_timing_cache_enable": 1, "trt_timing_cache_path": folder}
-    return chosen
-
-
-def _check(model: Model, nodes: Any, specs: tuple[TensorSpec, ...], kind: str, on_gpu: bool) -> None:
+def _check(model: Model, nodes: Any, specs: tuple[TensorSpec, ...], kind: str, has_gpu: bool) -> None:
     found = {node.name: _DTYPES.get(node.type, node.type) for node in nodes}
     stated = {spec.name: spec.dtype for spec in specs}
-    half = {name for name in stated if on_gpu and (stated[name], found.get(name)) == ("float32", "float16")}
+    if MASK in stated and LAST in found:  # it was written anew
+        del stated[MASK]
+        stated |= {LAST: "int32", ROOM: "int32"}
+    half = {name for name in stated if has_gpu and (stated[name], found.get(name)) == ("float32", "float16")}
     if found | dict.fromkeys(half, "float32") != stated:
         raise ModelInvalid(
             f"{model.path}: the manifest states the {kind}s {stated}, the graph has {found}; "

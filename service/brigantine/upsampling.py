@@ -17,7 +17,6 @@ may give other bits in each run; its plain ones do not. Sums take no less time t
 
 from __future__ import annotations
 
-import mmap
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +27,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .rewriting import graph_with
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -41,8 +42,6 @@ _BLOCK = 16
 """Channels that the kernels take at a time: with others they would compute what nobody asks for."""
 _DEEP, _WIDE = 128, 8
 """Channels and columns from which on it pays to save products along rows, too: sums take time as well."""
-_MOST_BYTES = 2**28
-"""A larger file is left as it is: to write it anew takes some five times its size."""
 
 
 def rewritten(path: Path, for_gpu: bool = False) -> bytes | None:
@@ -59,23 +58,10 @@ def rewritten(path: Path, for_gpu: bool = False) -> bytes | None:
     Raises:
         Exception: the file cannot be read, or is no graph of which onnx can infer shapes.
     """
-    if not (for_gpu or platform.machine() in ("x86_64", "AMD64")) or not _mentions(path, b"ConvTranspose"):
+    if not (for_gpu or platform.machine() in ("x86_64", "AMD64")):
         return None
-    import onnx  # noqa: PLC0415 - most graphs have no such layer
-
-    proto = onnx.load_model_from_string(path.read_bytes())
-    external = any(weight.data_location == onnx.TensorProto.EXTERNAL for weight in proto.graph.initializer)
-    branches = any(item.HasField("g") for node in proto.graph.node for item in node.attribute)
-    if external or branches:
-        return None
-    return proto.SerializeToString() if _Rewriting(proto, for_gpu).run() else None
-
-
-def _mentions(path: Path, word: bytes) -> bool:
-    if not 0 < path.stat().st_size <= _MOST_BYTES:
-        return False
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(word) >= 0
+    proto = graph_with(path, "ConvTranspose")
+    return proto.SerializeToString() if proto and _Rewriting(proto, for_gpu).run() else None
 
 
 @dataclass(frozen=True)

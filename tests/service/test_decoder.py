@@ -24,6 +24,7 @@ PROMPTS = [[(7 * at + row) % 288 for at in range(length)] for row, length in enu
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("decoder")
     scribble_model(folder)
+    scribble_model(folder, "masked", masked=True)
     parrot_model(folder)
     return folder
 
@@ -64,10 +65,10 @@ def test_a_graph_that_appends_in_place_is_known_by_trying(session: Session):
     assert not decoder._slots.tensors.array.any()
 
 
-@pytest.mark.parametrize("kind", ["scribble", "parrot"])
+@pytest.mark.parametrize("kind", ["scribble", "masked", "parrot"])
 def test_a_token_that_is_decoded_is_one_that_is_read(folders: Path, kind: str):
     decoder = Decoder(opened(folders / kind), 160)
-    assert decoder._padding == (_IN_PLACE if kind == "scribble" else _ROUND)
+    assert decoder._padding == (_ROUND if kind == "parrot" else _IN_PLACE)
     for prompt in PROMPTS:
         place, _ = read(decoder, prompt)
         for length in range(len(prompt), len(prompt) + 3):
@@ -76,7 +77,7 @@ def test_a_token_that_is_decoded_is_one_that_is_read(folders: Path, kind: str):
             np.testing.assert_allclose(logits[0], expected, atol=1e-4)
 
 
-@pytest.mark.parametrize("kind", ["scribble", "parrot"])
+@pytest.mark.parametrize("kind", ["scribble", "masked", "parrot"])
 def test_company_changes_no_bit(folders: Path, kind: str):
     session = opened(folders / kind)
 
@@ -94,6 +95,21 @@ def test_company_changes_no_bit(folders: Path, kind: str):
         logits = decoder.decode(places, [11] * len(rows), lengths)
         for row, made in zip(rows, logits, strict=True):
             assert begun[row][1].tobytes() + made.tobytes() == alone(PROMPTS[row])
+
+
+def test_lengths_give_the_bits_of_a_mask(folders: Path):
+    told, masked = (opened(folders / name) for name in ("scribble", "masked"))
+    assert told.is_unmasked
+    assert not masked.is_unmasked
+    one, other = Decoder(told, 160), Decoder(masked, 160)
+    for prompt in PROMPTS:
+        (place, logits), (kept, expected) = read(one, prompt), read(other, prompt)
+        assert logits.tobytes() == expected.tobytes()
+        for length in range(len(prompt), len(prompt) + 3):
+            assert (
+                one.decode([place], [length], [length]).tobytes()
+                == other.decode([kept], [length], [length]).tobytes()
+            )
 
 
 def test_a_graph_that_goes_by_the_number_of_tokens_is_given_no_padding(

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from brigantine.errors import ModelInvalid
 from brigantine.model import Model
-from brigantine.session import RuntimeMissing, Session, SessionOptions, _gpu_providers, runtime
+from brigantine.opening import gpu_providers
+from brigantine.session import RuntimeMissing, Session, SessionOptions, runtime
 
 from tests.tiny import SIDE, tiny_batch, tiny_model
 
@@ -54,7 +55,7 @@ def test_tensorrt_is_told_the_shapes_and_where_to_keep_its_engines(tmp_path: Pat
     preloaded: list[bool] = []
     ort: Any = SimpleNamespace(preload_dlls=lambda: preloaded.append(True))
 
-    (first, trt), (second, _) = _gpu_providers(ort, model, options, graphs=True)
+    (first, trt), (second, _) = gpu_providers(ort, model, options, graphs=True)
 
     assert (first, second) == ("TensorrtExecutionProvider", "CUDAExecutionProvider")
     assert (trt["trt_profile_min_shapes"], trt["trt_profile_max_shapes"]) == (
@@ -69,7 +70,7 @@ def test_the_memory_of_a_gpu_is_capped_and_its_algorithms_are_not_timed(tmp_path
     model = Model.open(tiny_model(tmp_path))
     ort: Any = SimpleNamespace(preload_dlls=lambda: None)
 
-    [(_, cuda)] = _gpu_providers(ort, model, SessionOptions(gpu_mem_limit_bytes=10**9), graphs=False)
+    [(_, cuda)] = gpu_providers(ort, model, SessionOptions(gpu_mem_limit_bytes=10**9), graphs=False)
 
     assert cuda["gpu_mem_limit"] == 10**9
     assert (cuda["arena_extend_strategy"], cuda["enable_cuda_graph"]) == ("kSameAsRequested", 0)

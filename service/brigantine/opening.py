@@ -1,0 +1,147 @@
+"""Opening: a graph as ONNX Runtime's session, on a CPU or on a GPU, written anew where that pays or must be."""
+
+from __future__ import annotations
+
+import logging
+from itertools import product
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from .buckets import Buckets
+from .errors import ModelInvalid
+from .half import halved
+from .model import Model
+from .turns import GPU
+from .unmasking import unmasked
+from .upsampling import rewritten
+
+if TYPE_CHECKING:
+    from .session import SessionOptions
+
+__all__ = ["gpu_providers", "on_cpu", "on_gpu", "reproducible"]
+
+log = logging.getLogger(__name__)
+
+
+def on_gpu(ort: ModuleType, model: Model, options: SessionOptions) -> Any:
+    """The graph on a GPU; None where there is none that can be used.
+
+    In half precision and recorded as a CUDA graph, as far as it lets itself be: what partly runs on the CPU does not.
+    """
+    graphs: list[str | bytes] = [str(model.graph)]
+    try:
+        half = halved(model.graph) if options.gpu_fp16 else None
+    except Exception as error:
+        half = None
+        log.warning("%s: runs as it is, it cannot be written in half precision: %s", model.graph, error)
+    if half:
+        graphs.insert(0, half)
+    has_cache = any(spec.name.startswith("past_key_values.") for spec in model.manifest.inputs)
+    recordable = options.cuda_graphs and (has_cache or Buckets.fit(model))
+    refusal = None
+    for graph, recorded in product(graphs, [True, False] if recordable else [False]):
+        try:
+            with GPU.use():
+                engine = _opened(ort, graph, gpu_providers(ort, model, options, recorded), options)
+            return None if engine.get_providers()[0] == "CPUExecutionProvider" else engine
+        except Exception as error:
+            refusal = error
+    raise ModelInvalid(f"{model.graph}: ONNX Runtime cannot load it: {refusal}") from refusal
+
+
+def reproducible(
+    ort: ModuleType, model: Model, options: SessionOptions, engine: Any, buckets: Buckets
+) -> tuple[Any, Buckets]:
+    """The graph on a GPU with plain convolutions in place of transposed ones, if then the same bits come each time."""
+    try:
+        graph = rewritten(model.graph, for_gpu=True)
+        if graph:
+            with GPU.use():
+                plain = _opened(ort, graph, gpu_providers(ort, model, options, options.cuda_graphs), options)
+            tried = Buckets(ort, plain, model, "cuda")
+            if tried.reproducible:
+                return plain, tried
+        reason = "its kernels add up in any order"
+    except Exception as error:
+        reason = f"it cannot be written anew: {error}"
+    log.warning("%s: the same seed may give other bits each time on this GPU: %s", model.graph, reason)
+    return engine, buckets
+
+
+def on_cpu(ort: ModuleType, model: Model, options: SessionOptions) -> Any:
+    """The graph on a CPU, written anew where that is faster.
+
+    Raises:
+        ModelInvalid: it cannot be loaded.
+    """
+    try:
+        return _anew(ort, model, options) or _opened(ort, str(model.graph), [], options)
+    except Exception as error:
+        raise ModelInvalid(f"{model.graph}: ONNX Runtime cannot load it: {error}") from error
+
+
+def _anew(ort: ModuleType, model: Model, options: SessionOptions) -> Any:
+    """The graph as it is written anew for a CPU, ready; None where it runs as it is."""
+    try:
+        graph = (options.plain_convolutions and rewritten(model.graph)) or unmasked(model.graph)
+        engine = graph and _opened(ort, graph, [], options)
+    except Exception as error:  # it may run nevertheless, and is the same in each process
+        log.warning(
+            "%s: runs as it is, it cannot be written anew: %s. It is only slower by that; export it again, or where it "
+            "has upsampling layers set BRIGANTINE_PLAIN_CONVOLUTIONS=false to be spared this line",
+            model.graph,
+            error,
+        )
+        return None
+    if engine:
+        engine._model_bytes = None  # it would keep them for providers that are set later
+    return engine
+
+
+def _opened(ort: ModuleType, graph: str | bytes, gpu: list[Any], chosen: SessionOptions) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = chosen.intra_threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # an idle service costs nothing
+    options.log_severity_level = 3
+    return ort.InferenceSession(graph, options, [*gpu, "CPUExecutionProvider"])
+
+
+def gpu_providers(ort: ModuleType, model: Model, options: SessionOptions, graphs: bool) -> list[Any]:
+    """TensorRT where it is wanted, then CUDA; `graphs`: with CUDA graphs, which need fixed shapes."""
+    ort.preload_dlls()  # CUDA and cuDNN from their wheels, so that no system-wide install is needed
+    cuda: dict[str, str | int] = {
+        "arena_extend_strategy": "kSameAsRequested",
+        "enable_cuda_graph": int(graphs),
+        # The default chooses an algorithm by timing it: another one, and other bits, after a restart.
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "use_tf32": 0,
+    }
+    if options.gpu_mem_limit_bytes:
+        cuda["gpu_mem_limit"] = options.gpu_mem_limit_bytes
+    providers: list[Any] = [("CUDAExecutionProvider", cuda)]
+    if options.tensorrt:
+        providers.insert(0, ("TensorrtExecutionProvider", _tensorrt(model, options, graphs)))
+    return providers
+
+
+def _tensorrt(model: Model, options: SessionOptions, graphs: bool) -> dict[str, str | int]:
+    def shapes(rows: int) -> str:
+        return ",".join(
+            f"{spec.name}:{'x'.join(map(str, (rows, *spec.shape[1:])))}" for spec in model.manifest.inputs
+        )
+
+    chosen: dict[str, str | int] = {"trt_fp16_enable": int(options.tensorrt_fp16)}
+    if graphs and Buckets.fit(model):
+        largest = model.manifest.max_batch
+        chosen |= {
+            "trt_cuda_graph_enable": 1,
+            "trt_profile_min_shapes": shapes(1),
+            "trt_profile_opt_shapes": shapes(largest),
+            "trt_profile_max_shapes": shapes(largest),
+        }
+    if options.tensorrt_cache_dir is not None:
+        folder = str(options.tensorrt_cache_dir)
+        chosen |= {"trt_engine_cache_enable": 1, "trt_engine_cache_path": folder}
+        chosen |= {"trt_timing_cache_enable": 1, "trt_timing_cache_path": folder}
+    return chosen
