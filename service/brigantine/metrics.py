@@ -189,10 +189,9 @@ class ModelMetrics:
         if finished:
             self._made(finished)
         self._prepare.observe(report.prepare_s)
-        for step in report.steps:
-            self._batch_rows.observe(step.rows)
-            self._compute.observe(step.compute_s)
-            self._encode.observe(step.encode_s)
+        observe_all(self._batch_rows, [step.rows for step in report.steps])
+        observe_all(self._compute, [step.compute_s for step in report.steps])
+        observe_all(self._encode, [step.encode_s for step in report.steps])
         self._show_soon()
 
     def show(self) -> None:
