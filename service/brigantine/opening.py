@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 from itertools import product
+from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
 
 from .buckets import Buckets
 from .errors import ModelInvalid
@@ -15,12 +18,39 @@ from .turns import GPU
 from .unmasking import unmasked
 from .upsampling import rewritten
 
-if TYPE_CHECKING:
-    from .session import SessionOptions
-
-__all__ = ["gpu_providers", "on_cpu", "on_gpu", "reproducible"]
+__all__ = ["Device", "SessionOptions", "gpu_providers", "on_cpu", "on_gpu", "reproducible"]
 
 log = logging.getLogger(__name__)
+
+Device = Literal["auto", "cpu"]
+
+
+class SessionOptions(BaseModel):
+    """How one model's graph is run. See `Settings`, whose fields of the same names are the defaults."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    device: Device = "auto"
+    """`auto` takes a CUDA device when there is one."""
+    intra_threads: int = Field(default=1, ge=1, le=256)
+    """Threads inside one run on a CPU. With more than one, a row's bits may depend on its batch."""
+    plain_convolutions: bool = True
+    """Compute transposed convolutions as plain ones: on an x86 CPU up to 1.5 times as fast, on a GPU where otherwise
+    the same seed would not give the same bits; the last bits are others."""
+    cache_bytes: int = Field(default=2**29, ge=1)
+    """The most memory for the cache of a language model."""
+    gpu_mem_limit_bytes: int = Field(default=0, ge=0)
+    """The most device memory for this model's activations; 0 sets no limit."""
+    cuda_graphs: bool = True
+    """Record each bucket's run once and replay it; without it each kernel is launched anew."""
+    gpu_fp16: bool = True
+    """Compute language models in half precision on a GPU, which has no attention with a cache in float32."""
+    tensorrt: bool = False
+    """Try TensorRT before CUDA."""
+    tensorrt_fp16: bool = False
+    """Let TensorRT compute in half precision."""
+    tensorrt_cache_dir: Path | None = None
+    """Where TensorRT keeps the engines that it builds."""
 
 
 def on_gpu(ort: ModuleType, model: Model, options: SessionOptions) -> Any:

@@ -11,25 +11,21 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from importlib import metadata
 from itertools import count
-from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from numpy.typing import DTypeLike, NDArray
-from pydantic import BaseModel, ConfigDict, Field
 
 from .binding import EAGER, bound_on_device, bound_on_host, run_options
 from .buckets import Buckets
 from .errors import BrigantineError, ModelInvalid
 from .model import Arrays, Model, TensorSpec
-from .opening import on_cpu, on_gpu, reproducible
+from .opening import Device, SessionOptions, on_cpu, on_gpu, reproducible
 from .tensors import DeviceTensors, HostTensors, Shape, Tensors, View
 from .turns import GPU
 from .unmasking import LAST, MASK, ROOM, told
 
 __all__ = ["Device", "RuntimeMissing", "Session", "SessionOptions", "cuda_at_hand", "runtime"]
-
-Device = Literal["auto", "cpu"]
 
 _DTYPES = {
     "tensor(bool)": "bool",
@@ -41,34 +37,6 @@ _DTYPES = {
     "tensor(int64)": "int64",
     "tensor(uint8)": "uint8",
 }
-
-
-class SessionOptions(BaseModel):
-    """How one model's graph is run. See `Settings`, whose fields of the same names are the defaults."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    device: Device = "auto"
-    """`auto` takes a CUDA device when there is one."""
-    intra_threads: int = Field(default=1, ge=1, le=256)
-    """Threads inside one run on a CPU. With more than one, a row's bits may depend on its batch."""
-    plain_convolutions: bool = True
-    """Compute transposed convolutions as plain ones: on an x86 CPU up to 1.5 times as fast, on a GPU where otherwise
-    the same seed would not give the same bits; the last bits are others."""
-    cache_bytes: int = Field(default=2**29, ge=1)
-    """The most memory for the cache of a language model."""
-    gpu_mem_limit_bytes: int = Field(default=0, ge=0)
-    """The most device memory for this model's activations; 0 sets no limit."""
-    cuda_graphs: bool = True
-    """Record each bucket's run once and replay it; without it each kernel is launched anew."""
-    gpu_fp16: bool = True
-    """Compute language models in half precision on a GPU, which has no attention with a cache in float32."""
-    tensorrt: bool = False
-    """Try TensorRT before CUDA."""
-    tensorrt_fp16: bool = False
-    """Let TensorRT compute in half precision."""
-    tensorrt_cache_dir: Path | None = None
-    """Where TensorRT keeps the engines that it builds."""
 
 
 class RuntimeMissing(BrigantineError):
