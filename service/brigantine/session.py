@@ -186,7 +186,7 @@ class Session:
     def dtypes(self) -> dict[str, str]:
         """What the graph's tensors are made of here: on a GPU not always what the manifest says."""
         nodes = (*self._engine.get_inputs(), *self._engine.get_outputs())
-        return {node.name: _DTYPES.get(node.type, node.type) for node in nodes}
+        return {node.name: _DTYPES.get(node.type, str(node.type)) for node in nodes}
 
     def tensors(self, shape: Shape, dtype: DTypeLike) -> Tensors:
         """Memory for a cache, where the graph runs."""
