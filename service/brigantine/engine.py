@@ -37,6 +37,8 @@ _WAKE_S = 0.005
 """A CPU's cores have other workers' threads to run; one more of this process pays only for a request that lasts."""
 GONE = 499
 """The client hung up; nginx's word for it."""
+_PARTS_S = 0.005
+"""How long parts may wait for others before they are told: a fifth of what a stream waits, and some steps."""
 _GPU_THREADS = 3
 """One thread's batch is on the device while the others prepare and encode theirs."""
 
@@ -316,4 +318,5 @@ def _lanes(record: ModelRecord, settings: Settings) -> list[ThreadLane] | list[P
             1  # rows that are stepped together cost little more than one; another core has another worker
         )
     turn = threading.Lock()
-    return [ThreadLane(Station(record.loaded, settings.max_n, turn)) for _ in range(threads)]
+    parts_s = min(_PARTS_S, settings.stream_interval_s)
+    return [ThreadLane(Station(record.loaded, settings.max_n, turn), parts_s) for _ in range(threads)]

@@ -27,15 +27,21 @@ class _Task(NamedTuple):
 
 
 class ThreadLane:
-    """See `brigantine.scheduler.Lane`."""
+    """See `brigantine.scheduler.Lane`.
+
+    Args:
+        station: makes the rows.
+        parts_s: how long parts of what goes on may wait for those of the next steps.
+    """
 
     ready = True
 
-    def __init__(self, station: Station) -> None:
+    def __init__(self, station: Station, parts_s: float = 0.0) -> None:
         self.on_ready: Callable[[], None] = lambda: None
         self.on_report: Callable[[Report], None] = lambda report: None
         self._station = station
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        self._parts_s = parts_s
         self._untold: list[Report] = []
         self._told_s = 0.0
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
@@ -73,7 +79,8 @@ class ThreadLane:
     def _tell(self, loop: asyncio.AbstractEventLoop, report: Report) -> None:
         now = time.perf_counter()
         self._untold.append(report)
-        if not report.is_news and now - self._told_s < _QUIET_S:
+        quiet_s = self._parts_s if any(one.parts for one in self._untold) else _QUIET_S
+        if not report.is_news and now - self._told_s < quiet_s:
             return
         report = self._untold[0] if len(self._untold) == 1 else Report.joined(self._untold)
         self._untold, self._told_s = [], now

@@ -123,11 +123,13 @@ class Report(NamedTuple):
     """How many of what was put into the lane it has taken up."""
     lost: Fault | None = None
     """Why every row that was in the lane is lost, if it is."""
+    begins: bool = False
+    """Whether one of the parts is the first of its row."""
 
     @property
     def is_news(self) -> bool:
-        """Whether somebody waits for it."""
-        return bool(self.outcomes or self.parts or self.puts or self.lost)
+        """Whether somebody waits for it; parts that follow others may come with the next ones."""
+        return bool(self.outcomes or self.begins or self.puts or self.lost)
 
     @classmethod
     def joined(cls, several: Sequence[Report]) -> Report:
@@ -140,6 +142,7 @@ class Report(NamedTuple):
             [part for report in several for part in report.parts],
             sum(report.puts for report in several),
             next((report.lost for report in several if report.lost), None),
+            any(report.begins for report in several),
         )
 
 
@@ -186,6 +189,7 @@ class Station:
         outcomes: list[Outcome] = []
         steps: list[Step] = []
         parts: list[tuple[int, int, Media]] = []
+        begins = False
         prepared = begin
         try:
             if orders or gone:
@@ -193,14 +197,15 @@ class Station:
                 self._running += joined
                 prepared = time.perf_counter()
             self._running = self._step(self._running, outcomes, steps)
-            parts = self._parts()
+            parts, begins = self._parts()
             if outcomes:
                 self._drop({job for job, _, outcome in outcomes if isinstance(outcome, Fault)})
         except BaseException as error:  # what is not expected costs all that is here, but is reported
             jobs = {row.job for row in self._running} | {order.job for order in orders}
             outcomes = [(job, 0, Fault.of(error, "station")) for job in sorted(jobs)]
             self._running = []
-        return Report(outcomes, steps, prepared - begin, time.perf_counter() - begin, parts, puts)
+        busy_s = time.perf_counter() - begin
+        return Report(outcomes, steps, prepared - begin, busy_s, parts, puts, begins=begins)
 
     def _joined(self, orders: Sequence[Order], gone: set[int], outcomes: list[Outcome]) -> list[_Row]:
         begin = time.perf_counter()
@@ -263,17 +268,19 @@ class Station:
         steps.append(Step(len(rows), now - begin, time.perf_counter() - now))
         return [row for row in rows if not isinstance(row.state, Done)]
 
-    def _parts(self) -> list[tuple[int, int, Media]]:
-        """What can be shown of the rows that go on, which they then hold no longer."""
+    def _parts(self) -> tuple[list[tuple[int, int, Media]], bool]:
+        """What can be shown of the rows that go on, which they then hold no longer, and whether one begins with it."""
         now = time.perf_counter()
         parts: list[tuple[int, int, Media]] = []
+        begins = False
         for row in self._running:
             if isinstance(row.state, Part):
                 row.state, media = row.state
+                begins = begins or (row.shown and not row.shown_s)
                 row.shown_s = row.shown_s or now
                 if row.shown:
                     parts.append((row.job, row.index, media))
-        return parts
+        return parts, begins
 
     def _bisect(
         self, rows: list[_Row], error: BaseException, outcomes: list[Outcome], steps: list[Step]

@@ -1,0 +1,69 @@
+"""A lane tells what it makes: at once what somebody waits for, and together what only goes on."""
+
+import asyncio
+from typing import Any, cast
+
+import pytest
+from brigantine import Done, Media, Part, Plugin
+from brigantine.lane import ThreadLane
+from brigantine.station import Order, Report, Station
+
+from tests.service.toys import Spell, Speller, on_a_loop, until, wanted
+
+STEPS = 40
+
+
+class Teller(Speller):
+    """Shows the number of each step from the second on."""
+
+    def _next(self, spell: Spell) -> Any:
+        after = super()._next(spell)
+        if isinstance(after, Done) or after.steps == 1:
+            return after
+        return Part(after, Media("text/plain", b"%d " % after.steps))
+
+
+async def reports(parts_s: float, *values: int) -> list[Report]:
+    """What a lane tells of rows of so many steps each."""
+    told: list[Report] = []
+    lane = ThreadLane(Station(cast("Plugin[Any]", Teller()), 1000), parts_s)
+    lane.on_report = told.append
+    lane.put([order(number, value) for number, value in enumerate(values)], [])
+    await until(lambda: sum(len(report.outcomes) for report in told) == len(values))
+    await asyncio.sleep(0)
+    lane.close()
+    return told
+
+
+def order(number: int, value: int) -> Order:
+    job = wanted(value)
+    return Order(number, job.body, None, number, "text/plain", 0, 1, True)
+
+
+def shown(told: list[Report], number: int) -> list[int]:
+    return [int(media.body) for report in told for job, _, media in report.parts if job == number]
+
+
+@on_a_loop
+async def test_parts_that_follow_others_wait_and_none_is_lost():
+    told = await reports(60, STEPS)
+
+    assert [len(report.parts) for report in told] == [0, 1, STEPS - 3], "the first one at once"
+    assert shown(told, 0) == list(range(2, STEPS))
+    assert sum(len(report.steps) for report in told) == STEPS
+
+
+@on_a_loop
+async def test_they_wait_no_longer_than_they_may():
+    for told in (await reports(0, STEPS), await reports(0, STEPS, STEPS)):
+        assert len(told) == STEPS
+        assert all(report.parts for report in told[1:-1])
+
+
+@pytest.mark.parametrize("values", [(3, STEPS), (STEPS, 3, 7)])
+def test_an_end_takes_along_what_waits(values: tuple[int, ...]):
+    told = asyncio.run(reports(60, *values))
+
+    assert len(told) == 2 + len(set(values))
+    for number, value in enumerate(values):
+        assert shown(told, number) == list(range(2, value))
