@@ -27,7 +27,8 @@ from brigantine.png import encode_png
 from brigantine.session import Session, SessionOptions, runtime
 
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
-_SECONDS, _ROUNDS = 0.2, 3
+ROUNDS = 3
+_SECONDS = 0.2
 
 
 class Ways:
@@ -45,12 +46,12 @@ class Ways:
         images = self.called.run(batch)["image"]  # uint8 [N, H, W, C]
         on_device = self.graphed.buckets[self.graphed.size_for(size)]
         rates = [
-            _rate(lambda: self.called.run(batch), size),
-            _rate(lambda: self.bound.run(batch), size),
-            _rate(lambda: self.graphed.run(batch), size),
-            _rate(lambda: list(encoders.map(encode_png, self.graphed.run(batch)["image"])), size),
+            rate(lambda: self.called.run(batch), size),
+            rate(lambda: self.bound.run(batch), size),
+            rate(lambda: self.graphed.run(batch), size),
+            rate(lambda: list(encoders.map(encode_png, self.graphed.run(batch)["image"])), size),
         ]
-        share = rates[2] / _rate(on_device.replay, min(size, self.graphed.sizes[-1]))
+        share = rates[2] / rate(on_device.replay, min(size, self.graphed.sizes[-1]))
         bytes_in = sum(values.nbytes for values in batch.values())
         shown = " | ".join(f"{rate:,.0f}" for rate in rates)
         return f"| {size} | {shown} | {bytes_in:,} | {images.nbytes:,} | {share:.2f} |"
@@ -70,7 +71,7 @@ def main() -> None:
     model = _model(options.model, options.home.expanduser(), options.largest)
     where = card() if options.device == "cuda" else "CPU"
     print(f"`{model.name}`, ONNX Runtime {runtime().__version__}, {where}, images/s, ", end="")
-    print(f"medians of {_ROUNDS} times {_SECONDS} s\n")
+    print(f"medians of {ROUNDS} times {_SECONDS} s\n")
     print("| batch | called | IO binding | CUDA graph | and PNG | bytes in | bytes out | of the device |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     ways = Ways(model, options.device)
@@ -86,10 +87,10 @@ def card() -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
 
 
-def _rate(way: Callable[[], object], size: int) -> float:
+def rate(way: Callable[[], object], size: int) -> float:
     """Images/s, the median of some rounds."""
     rates: list[float] = []
-    for _ in range(_ROUNDS):
+    for _ in range(ROUNDS):
         way()
         begin, runs = time.perf_counter(), 0
         while time.perf_counter() - begin < _SECONDS:

@@ -10,8 +10,6 @@ the bus: tokens in, logits out. What is written greedily is compared with what t
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,7 +17,7 @@ import numpy as np
 from brigantine.decoder import CHUNK, Decoder
 from brigantine.model import Model
 from brigantine.session import Session, SessionOptions, runtime
-from gpu import card
+from gpu import ROUNDS, card, rate
 
 _WAYS = {
     "CUDA graph": SessionOptions(),
@@ -28,7 +26,6 @@ _WAYS = {
 }
 _CPU = SessionOptions(device="cpu")
 _CONTEXT = 256
-_SECONDS, _ROUNDS = 0.3, 3
 _WRITTEN = 64
 
 
@@ -46,7 +43,7 @@ def main() -> None:
         for way, chosen in _WAYS.items():
             ways |= {way: Decoder(Session.open(model, chosen, require_gpu=True), _CONTEXT)}
     where = card() if options.device == "cuda" else "CPU"
-    print(f"`{model.name}`, ONNX Runtime {runtime().__version__}, {where}, medians of {_ROUNDS} windows\n")
+    print(f"`{model.name}`, ONNX Runtime {runtime().__version__}, {where}, medians of {ROUNDS} windows\n")
     print(
         f"| way | {CHUNK} tokens read, us | step of 1, us | step of all slots, us | tokens/s | as the CPU's |"
     )
@@ -85,16 +82,8 @@ def written(decoder: Decoder) -> list[int]:
 
 
 def _us(work: Callable[[], object]) -> float:
-    """Microseconds of one call, the median of some windows."""
-    windows: list[float] = []
-    for _ in range(_ROUNDS):
-        work()
-        begin, runs = time.perf_counter(), 0
-        while time.perf_counter() - begin < _SECONDS:
-            work()
-            runs += 1
-        windows.append((time.perf_counter() - begin) / runs * 1e6)
-    return statistics.median(windows)
+    """Microseconds of one call."""
+    return 1e6 / rate(work, 1)
 
 
 if __name__ == "__main__":
