@@ -107,7 +107,9 @@ def _buckets(model: Model, device: str, cuda_graphs: bool) -> Buckets:
 
 
 def _opened(model: Model, device: str, cuda_graphs: bool) -> Session:
-    return Session.open(model, SessionOptions(cuda_graphs=cuda_graphs), require_gpu=device == "cuda")
+    where: Any = "auto" if device == "cuda" else "cpu"
+    options = SessionOptions(device=where, cuda_graphs=cuda_graphs)
+    return Session.open(model, options, require_gpu=device == "cuda")
 
 
 def _model(name: str, home: Path, largest: int) -> Model:

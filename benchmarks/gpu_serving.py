@@ -76,14 +76,16 @@ def memory() -> str:
 
 
 def row(port: int, kind: Kind, seconds: float) -> str:
-    share = -(-kind.connections // _CLIENTS)
-    shares = [min(share, kind.connections - begun) for begun in range(0, kind.connections, share)]
+    most = -(-kind.connections // _CLIENTS)
+    shares = [min(most, kind.connections - begun) for begun in range(0, kind.connections, most)]
     with ProcessPoolExecutor(len(shares)) as pool:
         several = [
             pool.submit(drive, port, kind, share, seconds, 10**6 * index)
             for index, share in enumerate(shares)
         ]
         times = sorted(itertools.chain.from_iterable(one.result() for one in several))
+    if not times:
+        raise RuntimeError(f"no request for {kind.what} ended within {seconds} s; give --seconds more")
     rate = len(times) / seconds
     p50, p99 = statistics.median(times) * 1e3, times[int(len(times) * 0.99)] * 1e3
     return f"{kind.what} | {kind.connections} | {rate:,.0f} | {rate * kind.made:,.0f} | {p50:.1f} | {p99:.1f}"

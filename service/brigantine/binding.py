@@ -52,8 +52,8 @@ def bound_on_device(
             have this one.
     """
     binding = engine.io_binding()
-    sent: list[tuple[Any, Any]] = []
-    received: list[tuple[Any, Any]] = []
+    sent: list[tuple[str, Any, Any]] = []
+    received: list[tuple[str, Any, Any]] = []
     for there, views, bind, crossing in (
         (binding.bind_ortvalue_input, inputs, binding.bind_input, sent),
         (binding.bind_ortvalue_output, outputs, binding.bind_output, received),
@@ -61,20 +61,23 @@ def bound_on_device(
         _bind(bind, {name: view for name, view in views.items() if view.device == device})
         for name, view in views.items():
             if view.device != device:
-                value = device_copy(ort, view.owner, device)
-                there(name, value)
-                crossing.append((value, view.owner))
-    options = run_options(ort, graph_id)
+                with GPU.use():
+                    value = device_copy(ort, view.owner, device)
+                    there(name, value)
+                crossing.append((name, value, view.owner))
+    options, recorded = run_options(ort, graph_id), graph_id != EAGER
 
     def run(kept: tuple[Any, Any] = (inputs, outputs)) -> None:
         with GPU.use():
-            for value, array in sent:
+            for name, value, array in sent:
                 value.update_inplace(array)
+                if not recorded:  # what a node on the CPU reads is copied when it is bound
+                    binding.bind_ortvalue_input(name, value)
             engine.run_with_iobinding(binding, options)
-            for value, array in received:
+            for _, value, array in received:
                 np.copyto(array, value.numpy())
 
-    if graph_id != EAGER:
+    if recorded:
         with GPU.record():
             for _ in range(2):  # the first allocates, the second is recorded
                 engine.run_with_iobinding(binding, options)

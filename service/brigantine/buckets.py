@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .binding import EAGER, run_options
 from .flops import flops
 from .model import Arrays, Model, TensorSpec
 from .turns import GPU
@@ -28,15 +29,17 @@ _FILLING_FLOPS = 16e9
 class Buckets:
     """Batches of 1, 2, 4 ... up to the model's largest, each with its own buffers on the device."""
 
-    def __init__(self, ort: ModuleType, engine: Any, model: Model, device: str) -> None:
+    def __init__(
+        self, ort: ModuleType, engine: Any, model: Model, device: str, recorded: bool = True
+    ) -> None:
         largest = model.manifest.max_batch
         self.sizes = [1 << power for power in range(largest.bit_length()) if 1 << power < largest] + [largest]
         self._lock = threading.Lock()  # a recorded graph has one set of addresses
         self.buckets: dict[int, _Bucket] = {}
         for size in reversed(self.sizes):  # the largest first: the arena then has room for all others
             with GPU.use():
-                bucket = self.buckets[size] = _Bucket(ort, engine, model, device, size)
-            with GPU.record():
+                bucket = self.buckets[size] = _Bucket(ort, engine, model, device, size, recorded)
+            with GPU.record() if recorded else GPU.use():
                 bucket.warm_up()
         self._keep_agreeing(model)
 
@@ -98,7 +101,9 @@ class Buckets:
 class _Bucket:
     """One batch size: its buffers, bound once, and on CUDA the graph that is recorded at the first run."""
 
-    def __init__(self, ort: ModuleType, engine: Any, model: Model, device: str, size: int) -> None:
+    def __init__(
+        self, ort: ModuleType, engine: Any, model: Model, device: str, size: int, recorded: bool
+    ) -> None:
         def buffer(spec: TensorSpec) -> Any:
             shape = [size, *spec.shape[1:]]
             return ort.OrtValue.ortvalue_from_shape_and_type(shape, np.dtype(spec.dtype), device, 0)
@@ -117,9 +122,8 @@ class _Bucket:
             self._binding.bind_ortvalue_input(name, value)
         for name, value in self._outputs.items():
             self._binding.bind_ortvalue_output(name, value)
-        self._options = ort.RunOptions()
-        if device == "cuda":
-            self._options.add_run_config_entry("gpu_graph_id", str(size))
+        self._recorded = recorded
+        self._options = run_options(ort, str(size) if recorded else EAGER)
 
     def warm_up(self) -> None:
         """Two runs on zeros (fresh device memory holds anything): the first allocates, the second is recorded."""
@@ -137,6 +141,8 @@ class _Bucket:
             staging[:rows] = arrays[name]
             staging[rows:] = 0
             self._inputs[name].update_inplace(staging)
+            if not self._recorded:  # what a node on the CPU reads is copied when it is bound
+                self._binding.bind_ortvalue_input(name, self._inputs[name])
         self.replay()
         made = {name: value.numpy()[:rows] for name, value in self._outputs.items()}  # a copy, from a GPU
         return {name: values.copy() for name, values in made.items()} if self._shares_memory else made

@@ -27,8 +27,10 @@ def flops(path: Path) -> int:
     import onnx  # noqa: PLC0415 - only where there is a GPU
 
     model = onnx.ModelProto.FromString(path.read_bytes())
+    weights = {tensor.name for tensor in model.graph.initializer}
     for value in model.graph.input:
-        value.type.tensor_type.shape.dim[0].dim_value = 1
+        if value.name not in weights and value.type.tensor_type.shape.dim:
+            value.type.tensor_type.shape.dim[0].dim_value = 1
     shapes: dict[str, Shape] = {}
     for tensor in model.graph.initializer:
         shapes[tensor.name] = tuple(tensor.dims)

@@ -62,6 +62,8 @@ class ThreadLane:
             while self._station.is_running:
                 if (tasks := self._waiting()) is None:
                     return
+                if tasks and self._untold:
+                    self._flush(task.loop)  # who joins may take long to prepare
                 orders = [order for task in tasks for order in task.orders]
                 gone = [job for task in tasks for job in task.gone]
                 self._tell(task.loop, self._station.advance(orders, gone, len(tasks)))
@@ -82,7 +84,11 @@ class ThreadLane:
         quiet_s = self._parts_s if any(one.parts for one in self._untold) else _QUIET_S
         if not report.is_news and now - self._told_s < quiet_s:
             return
+        self._told_s = now
+        self._flush(loop)
+
+    def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
         report = self._untold[0] if len(self._untold) == 1 else Report.joined(self._untold)
-        self._untold, self._told_s = [], now
+        self._untold = []
         with suppress(RuntimeError):  # the loop is closed: nobody waits
             loop.call_soon_threadsafe(self.on_report, report)

@@ -13,16 +13,28 @@ from pydantic import BaseModel, ConfigDict, Field
 from .buckets import Buckets
 from .errors import ModelInvalid
 from .half import halved
-from .model import Model
+from .model import Model, TensorSpec
 from .turns import GPU
-from .unmasking import unmasked
+from .unmasking import LAST, MASK, ROOM, unmasked
 from .upsampling import rewritten
 
-__all__ = ["Device", "SessionOptions", "gpu_providers", "on_cpu", "on_gpu", "reproducible"]
+__all__ = ["DTYPES", "Device", "SessionOptions", "gpu_providers", "on_cpu", "on_gpu"]
 
 log = logging.getLogger(__name__)
 
 Device = Literal["auto", "cpu"]
+
+DTYPES = {
+    "tensor(bool)": "bool",
+    "tensor(float16)": "float16",
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(int8)": "int8",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(uint8)": "uint8",
+}
+"""What ONNX Runtime's types are to numpy."""
 
 
 class SessionOptions(BaseModel):
@@ -53,10 +65,13 @@ class SessionOptions(BaseModel):
     """Where TensorRT keeps the engines that it builds."""
 
 
-def on_gpu(ort: ModuleType, model: Model, options: SessionOptions) -> Any:
-    """The graph on a GPU; None where there is none that can be used.
+def on_gpu(ort: ModuleType, model: Model, options: SessionOptions) -> tuple[Any, Buckets | None] | None:
+    """The graph on a GPU, with its buckets if its shapes are fixed; None where there is no GPU that can be used.
 
-    In half precision and recorded as a CUDA graph, as far as it lets itself be: what partly runs on the CPU does not.
+    In half precision and recorded as CUDA graphs, as far as it lets itself be: what partly runs on the CPU does not.
+
+    Raises:
+        ModelInvalid: it cannot be loaded.
     """
     graphs: list[str | bytes] = [str(model.graph)]
     try:
@@ -66,36 +81,55 @@ def on_gpu(ort: ModuleType, model: Model, options: SessionOptions) -> Any:
         log.warning("%s: runs as it is, it cannot be written in half precision: %s", model.graph, error)
     if half:
         graphs.insert(0, half)
-    has_cache = any(spec.name.startswith("past_key_values.") for spec in model.manifest.inputs)
-    recordable = options.cuda_graphs and (has_cache or Buckets.fit(model))
     refusal = None
-    for graph, recorded in product(graphs, [True, False] if recordable else [False]):
+    for graph, recorded in product(graphs, _recordings(model, options)):
         try:
-            with GPU.use():
-                engine = _opened(ort, graph, gpu_providers(ort, model, options, recorded), options)
-            return None if engine.get_providers()[0] == "CPUExecutionProvider" else engine
+            found = _on_gpu(ort, graph, model, options, recorded)
+        except ModelInvalid:
+            raise
         except Exception as error:
             refusal = error
+            continue
+        if found and found[1] and not found[1].reproducible and options.plain_convolutions:
+            found = _reproducible(ort, model, options) or found
+        return found
     raise ModelInvalid(f"{model.graph}: ONNX Runtime cannot load it: {refusal}") from refusal
 
 
-def reproducible(
-    ort: ModuleType, model: Model, options: SessionOptions, engine: Any, buckets: Buckets
-) -> tuple[Any, Buckets]:
-    """The graph on a GPU with plain convolutions in place of transposed ones, if then the same bits come each time."""
-    try:
-        graph = rewritten(model.graph, for_gpu=True)
-        if graph:
-            with GPU.use():
-                plain = _opened(ort, graph, gpu_providers(ort, model, options, options.cuda_graphs), options)
-            tried = Buckets(ort, plain, model, "cuda")
-            if tried.reproducible:
-                return plain, tried
-        reason = "its kernels add up in any order"
-    except Exception as error:
-        reason = f"it cannot be written anew: {error}"
+def _reproducible(
+    ort: ModuleType, model: Model, options: SessionOptions
+) -> tuple[Any, Buckets | None] | None:
+    """With plain convolutions in place of transposed ones, if then the same bits come each time."""
+    reason = "its kernels add up in any order"
+    for recorded in _recordings(model, options):
+        try:
+            graph = rewritten(model.graph, for_gpu=True)
+            found = _on_gpu(ort, graph, model, options, recorded) if graph else None
+        except Exception as error:
+            reason = f"it cannot be written anew: {error}"
+            continue
+        if found and found[1] and found[1].reproducible:
+            return found
+        break
     log.warning("%s: the same seed may give other bits each time on this GPU: %s", model.graph, reason)
-    return engine, buckets
+    return None
+
+
+def _recordings(model: Model, options: SessionOptions) -> list[bool]:
+    """Whether CUDA graphs are made, in the order in which it is tried."""
+    has_cache = any(spec.name.startswith("past_key_values.") for spec in model.manifest.inputs)
+    return [True, False] if options.cuda_graphs and (has_cache or Buckets.fit(model)) else [False]
+
+
+def _on_gpu(
+    ort: ModuleType, graph: str | bytes, model: Model, options: SessionOptions, recorded: bool
+) -> tuple[Any, Buckets | None] | None:
+    with GPU.use():
+        engine = _opened(ort, graph, gpu_providers(ort, model, options, recorded), options)
+    if engine.get_providers()[0] == "CPUExecutionProvider":
+        return None
+    _checked(model, engine, has_gpu=True)
+    return engine, Buckets(ort, engine, model, "cuda", recorded) if Buckets.fit(model) else None
 
 
 def on_cpu(ort: ModuleType, model: Model, options: SessionOptions) -> Any:
@@ -105,9 +139,10 @@ def on_cpu(ort: ModuleType, model: Model, options: SessionOptions) -> Any:
         ModelInvalid: it cannot be loaded.
     """
     try:
-        return _anew(ort, model, options) or _opened(ort, str(model.graph), [], options)
+        engine = _anew(ort, model, options) or _opened(ort, str(model.graph), [], options)
     except Exception as error:
         raise ModelInvalid(f"{model.graph}: ONNX Runtime cannot load it: {error}") from error
+    return _checked(model, engine, has_gpu=False)
 
 
 def _anew(ort: ModuleType, model: Model, options: SessionOptions) -> Any:
@@ -123,9 +158,7 @@ def _anew(ort: ModuleType, model: Model, options: SessionOptions) -> Any:
             error,
         )
         return None
-    if engine:
-        engine._model_bytes = None  # it would keep them for providers that are set later
-    return engine
+    return engine or None
 
 
 def _opened(ort: ModuleType, graph: str | bytes, gpu: list[Any], chosen: SessionOptions) -> Any:
@@ -134,7 +167,9 @@ def _opened(ort: ModuleType, graph: str | bytes, gpu: list[Any], chosen: Session
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # an idle service costs nothing
     options.log_severity_level = 3
-    return ort.InferenceSession(graph, options, [*gpu, "CPUExecutionProvider"])
+    engine = ort.InferenceSession(graph, options, [*gpu, "CPUExecutionProvider"])
+    engine._model_bytes = None  # it would keep a graph for providers that are set later
+    return engine
 
 
 def gpu_providers(ort: ModuleType, model: Model, options: SessionOptions, graphs: bool) -> list[Any]:
@@ -175,3 +210,28 @@ def _tensorrt(model: Model, options: SessionOptions, graphs: bool) -> dict[str, 
         chosen |= {"trt_engine_cache_enable": 1, "trt_engine_cache_path": folder}
         chosen |= {"trt_timing_cache_enable": 1, "trt_timing_cache_path": folder}
     return chosen
+
+
+def _checked(model: Model, engine: Any, has_gpu: bool) -> Any:
+    """The same engine, whose tensors are what the manifest says, or on a GPU the half of that.
+
+    Raises:
+        ModelInvalid: they are not.
+    """
+    _check(model, engine.get_inputs(), model.manifest.inputs, "input", has_gpu)
+    _check(model, engine.get_outputs(), model.manifest.outputs, "output", has_gpu)
+    return engine
+
+
+def _check(model: Model, nodes: Any, specs: tuple[TensorSpec, ...], kind: str, has_gpu: bool) -> None:
+    found = {node.name: DTYPES.get(node.type, node.type) for node in nodes}
+    stated = {spec.name: spec.dtype for spec in specs}
+    if MASK in stated and LAST in found:  # it was written anew
+        del stated[MASK]
+        stated |= {LAST: "int32", ROOM: "int32"}
+    half = {name for name in stated if has_gpu and (stated[name], found.get(name)) == ("float32", "float16")}
+    if found | dict.fromkeys(half, "float32") != stated:
+        raise ModelInvalid(
+            f"{model.path}: the manifest states the {kind}s {stated}, the graph has {found}; "
+            f"export and publish the model again"
+        )

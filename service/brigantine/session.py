@@ -1,8 +1,8 @@
 """Session: runs a model's graph. It imports onnxruntime for all others, but for one of its tools in `half.py`.
 
 On a CPU a batch of any size goes through as it is: padding would be computed like anything else. On a GPU batches are
-padded to a power of two, each of which has buffers on the device that stay where they are, and a CUDA graph that was
-recorded over them. Only what goes in and finished bytes cross the bus.
+padded to one of a few sizes, each of which has buffers on the device that stay where they are, and a CUDA graph that
+was recorded over them. Only what goes in and finished bytes cross the bus.
 """
 
 from __future__ import annotations
@@ -18,25 +18,14 @@ from numpy.typing import DTypeLike, NDArray
 
 from .binding import EAGER, bound_on_device, bound_on_host, run_options
 from .buckets import Buckets
-from .errors import BrigantineError, ModelInvalid
-from .model import Arrays, Model, TensorSpec
-from .opening import Device, SessionOptions, on_cpu, on_gpu, reproducible
+from .errors import BrigantineError
+from .model import Arrays, Model
+from .opening import DTYPES, Device, SessionOptions, on_cpu, on_gpu
 from .tensors import DeviceTensors, HostTensors, Shape, Tensors, View
 from .turns import GPU
-from .unmasking import LAST, MASK, ROOM, told
+from .unmasking import LAST, MASK, told
 
 __all__ = ["Device", "RuntimeMissing", "Session", "SessionOptions", "cuda_at_hand", "runtime"]
-
-_DTYPES = {
-    "tensor(bool)": "bool",
-    "tensor(float16)": "float16",
-    "tensor(float)": "float32",
-    "tensor(double)": "float64",
-    "tensor(int8)": "int8",
-    "tensor(int32)": "int32",
-    "tensor(int64)": "int64",
-    "tensor(uint8)": "uint8",
-}
 
 
 class RuntimeMissing(BrigantineError):
@@ -108,7 +97,7 @@ class Session:
         self._buckets = buckets
         self._cache: Cache | None = None
         self._outputs = [spec.name for spec in model.manifest.outputs]
-        self._graph_ids = count(1)
+        self._graph_ids = count(model.manifest.max_batch + 1)  # the others are those of buckets
 
     @classmethod
     def open(
@@ -131,21 +120,15 @@ class Session:
         ort = runtime()
         options = options or SessionOptions()
         wants_gpu = options.device == "auto" and cuda_at_hand()
-        engine = on_gpu(ort, model, options) if wants_gpu else None
-        if engine is None and require_gpu:
+        found = on_gpu(ort, model, options) if wants_gpu else None
+        if found is None and require_gpu:
             raise RuntimeMissing(
                 f"a GPU is required, but ONNX Runtime {ort.__version__} runs {model.name} on the CPU. Install "
                 "`onnxruntime-gpu[cuda,cudnn]` instead of onnxruntime and check the driver with nvidia-smi, or "
                 "unset BRIGANTINE_REQUIRE_GPU"
             )
-        has_gpu = engine is not None
-        engine = engine or on_cpu(ort, model, options)
-        _check(model, engine.get_inputs(), model.manifest.inputs, "input", has_gpu)
-        _check(model, engine.get_outputs(), model.manifest.outputs, "output", has_gpu)
-        buckets = Buckets(ort, engine, model, "cuda") if has_gpu and Buckets.fit(model) else None
-        if buckets is not None and not buckets.reproducible and options.plain_convolutions:
-            engine, buckets = reproducible(ort, model, options, engine, buckets)
-        return cls(model, engine, buckets, wants_gpu and not has_gpu, options)
+        engine, buckets = found or (on_cpu(ort, model, options), None)
+        return cls(model, engine, buckets, wants_gpu and found is None, options)
 
     @property
     def device(self) -> str:
@@ -186,7 +169,7 @@ class Session:
     def dtypes(self) -> dict[str, str]:
         """What the graph's tensors are made of here: on a GPU not always what the manifest says."""
         nodes = (*self._engine.get_inputs(), *self._engine.get_outputs())
-        return {node.name: _DTYPES.get(node.type, str(node.type)) for node in nodes}
+        return {node.name: DTYPES.get(node.type, str(node.type)) for node in nodes}
 
     def tensors(self, shape: Shape, dtype: DTypeLike) -> Tensors:
         """Memory for a cache, where the graph runs."""
@@ -230,20 +213,6 @@ class Session:
     def cache_used(self) -> float | None:
         """The share of the cache that is used, from 0 to 1; None where there is none."""
         return None if self._cache is None else self._cache.used
-
-
-def _check(model: Model, nodes: Any, specs: tuple[TensorSpec, ...], kind: str, has_gpu: bool) -> None:
-    found = {node.name: _DTYPES.get(node.type, node.type) for node in nodes}
-    stated = {spec.name: spec.dtype for spec in specs}
-    if MASK in stated and LAST in found:  # it was written anew
-        del stated[MASK]
-        stated |= {LAST: "int32", ROOM: "int32"}
-    half = {name for name in stated if has_gpu and (stated[name], found.get(name)) == ("float32", "float16")}
-    if found | dict.fromkeys(half, "float32") != stated:
-        raise ModelInvalid(
-            f"{model.path}: the manifest states the {kind}s {stated}, the graph has {found}; "
-            f"export and publish the model again"
-        )
 
 
 def _installed(distribution: str) -> bool:

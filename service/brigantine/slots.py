@@ -54,7 +54,7 @@ class Slots:
             return None
         known, source = self._longest(tokens) if reuse else (0, 0)
         slot = source if known and source in free else min(free, key=self._used_at.__getitem__)
-        if slot != source:
+        if known and slot != source:
             self.tensors.copy(source, slot, known)
         place = Place()
         self._slot_of = {

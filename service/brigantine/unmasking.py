@@ -75,7 +75,10 @@ def _unmask(graph: GraphProto) -> bool:
             graph.node.remove(node)
         else:
             read.update(node.input)
-    graph.input.remove(next(value for value in graph.input if value.name == MASK))
+    masks = [value for value in graph.input if value.name == MASK]
+    if not masks:
+        return False
+    graph.input.remove(masks[0])
     for name, shape in ((LAST, [None]), (ROOM, [])):
         graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT32, shape))
     return MASK not in read

@@ -53,10 +53,11 @@ def warm_up(plugin: Plugin[Any], max_batch: int) -> Facts:
         Exception: whatever it raises.
     """
     _render(plugin)
-    invariant, tried = _invariant(plugin, min(max_batch, plugin.model.manifest.max_batch))
-    plugin.session.forget()
     session = plugin.session
-    return Facts(session.device, session.fell_back, invariant, tried, session.repeats)
+    repeats = session.repeats and _repeats(plugin)
+    invariant, tried = _invariant(plugin, min(max_batch, plugin.model.manifest.max_batch), repeats)
+    session.forget()
+    return Facts(session.device, session.fell_back, invariant, tried, repeats)
 
 
 def _render(plugin: Plugin[Any]) -> None:
@@ -93,7 +94,13 @@ def _finish(plugin: Plugin[Any], rows: Sequence[Arrays]) -> list[Arrays]:
     )
 
 
-def _invariant(plugin: Plugin[Any], max_batch: int) -> tuple[bool, int]:
+def _repeats(plugin: Plugin[Any]) -> bool:
+    """Whether the same row has the same bits again."""
+    row = prepare_row(plugin, request_type(plugin.params, "WarmUp", max_n=1)(), 0)
+    return _same(*(_finish(plugin, [row])[0] for _ in range(2)))
+
+
+def _invariant(plugin: Plugin[Any], max_batch: int, repeats: bool) -> tuple[bool, int]:
     """Whether a row's bits are the same alone and in a batch, and the largest batch that was tried.
 
     Batches of 1, 2, 4 ... and the largest are tried, until its time has passed.
@@ -110,7 +117,7 @@ def _invariant(plugin: Plugin[Any], max_batch: int) -> tuple[bool, int]:
         alone += [_finish(plugin, [row])[0] for row in few[len(alone) :]]
         tried = size
         made = _finish(plugin, rows)
-        if plugin.session.repeats and not all(map(_same, made, alone)):  # of as many as there are alone
+        if repeats and not all(map(_same, made, alone)):  # of as many as there are alone
             return False, tried
     return True, tried
 

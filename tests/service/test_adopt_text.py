@@ -505,7 +505,7 @@ SPOILT = [
     (without_caches, "missing are present.0.key, present.0.value; export it with"),
     (with_a_branch, "got use_cache_branch too, and two graphs in one are not run; export one graph"),
     (in_bfloat16, "expected float32 or float16, got 'logits' type 16"),
-    (that_keeps_another, "expected logits as of the whole text at once, within"),
+    (that_keeps_another, "to have the logits of the whole text at once, got a difference of"),
     (that_takes_one_row, "expected a graph that reads any number of tokens behind any number of others, got"),
 ]  # fmt: skip
 

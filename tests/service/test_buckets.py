@@ -16,15 +16,16 @@ FLOPS = 2 * Z_DIM * SIDE * SIDE
 """Of the tiny model, for one row."""
 
 
-@pytest.fixture
-def buckets(tmp_path: Path) -> tuple[Session, Buckets]:
+@pytest.fixture(params=[True, False], ids=["recorded", "eager"])
+def buckets(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Session, Buckets]:
     """What a GPU gets, with its buffers on the CPU: batches of 1, 2, 4 and 6."""
     import onnxruntime
 
     model = Model.open(tiny_model(tmp_path, max_batch=6))
     engine = onnxruntime.InferenceSession(model.graph, providers=["CPUExecutionProvider"])
     assert Buckets.fit(model)
-    return Session.open(model, SessionOptions(device="cpu")), Buckets(onnxruntime, engine, model, "cpu")
+    plain = Session.open(model, SessionOptions(device="cpu"))
+    return plain, Buckets(onnxruntime, engine, model, "cpu", request.param)
 
 
 @pytest.mark.parametrize("sizes", [[1, 2, 3, 4, 5, 6], [6, 1, 5, 2], [7, 13, 12]])

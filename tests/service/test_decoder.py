@@ -201,6 +201,18 @@ def test_a_context_is_cut_to_what_the_memory_holds(tmp_path: Path):
         Decoder(opened(folder, cache_bytes=1000), 160)
 
 
+def test_a_graph_whose_logits_are_no_numbers_is_refused(session: Session, monkeypatch: pytest.MonkeyPatch):
+    run = session.run
+    monkeypatch.setattr(
+        session, "run", lambda feeds: {k: v * np.float32("nan") for k, v in run(feeds).items()}
+    )
+
+    with pytest.raises(
+        ModelInvalid, match=r"to have the logits of the whole text at once.*BRIGANTINE_GPU_FP16=false"
+    ):
+        Decoder(session, 160)
+
+
 def test_a_graph_that_is_no_language_model_is_refused(tmp_path: Path):
     with pytest.raises(ModelInvalid, match="missing are attention_mask, input_ids, logits, past_key_values"):
         Decoder(opened(tiny_model(tmp_path)), 160)

@@ -54,6 +54,18 @@ def test_what_cannot_be_told_is_not_counted(tmp_path: Path):
     assert flops(tmp_path / "g.onnx") == 0
 
 
+def test_weights_that_are_inputs_too_and_single_numbers_are_no_batch(tmp_path: Path):
+    tiny_graph(tmp_path / "model.onnx")
+    model = onnx.load(tmp_path / "model.onnx")
+    model.graph.input.append(
+        helper.make_tensor_value_info("weights", TensorProto.FLOAT, [Z_DIM, SIDE * SIDE])
+    )
+    model.graph.input.append(helper.make_tensor_value_info("white", TensorProto.FLOAT, []))
+    onnx.save(model, tmp_path / "model.onnx")
+
+    assert flops(tmp_path / "model.onnx") == 2 * Z_DIM * SIDE * SIDE
+
+
 def test_the_shipped_generator_is_counted_with_its_weights_in_place():
     path = Store().find()["mnist"].path / "model.onnx"
     before = path.read_bytes()

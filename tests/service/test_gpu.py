@@ -1,5 +1,7 @@
 """What only a GPU shows: it is really used, and a seed has the same bits there in any company."""
 
+import shutil
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,16 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.scribble import scribble_model
 from tests.tiny import tiny_batch, tiny_model
 
+
+def _has_gpu() -> bool:
+    """Whether there is one, with its driver, and an ONNX Runtime that can use it."""
+    tool = shutil.which("nvidia-smi")
+    return cuda_at_hand() and tool is not None and subprocess.run([tool, "-L"], check=False).returncode == 0
+
+
 pytestmark = pytest.mark.skipif(
-    not cuda_at_hand(), reason="needs an NVIDIA GPU and onnxruntime-gpu in onnxruntime's place: `make gpu`"
+    not _has_gpu(),
+    reason="needs an NVIDIA GPU with its driver, and onnxruntime-gpu in onnxruntime's place: `make gpu`",
 )
 ON_CPU = SessionOptions(device="cpu")
 
@@ -57,15 +67,25 @@ def test_a_gpu_draws_what_a_cpu_draws_and_each_row_as_alone(cuda_graphs: bool):
 def test_models_are_loaded_and_run_beside_each_other(tmp_path: Path):
     """One records its CUDA graphs while others load and run: none of them may spoil the other's."""
     paths = [tiny_model(tmp_path, f"tiny{number}", max_batch=64) for number in range(6)]
+    text = Model.open(scribble_model(tmp_path))
     expected = Session.open(Model.open(paths[0]), ON_CPU).run(tiny_batch(40))["image"]
 
     def load_and_run(path: Path) -> np.ndarray:
         session = opened(path)
         return np.stack([session.run(tiny_batch(40))["image"] for _ in range(50)])
 
-    with ThreadPoolExecutor(len(paths)) as pool:
+    def load_and_write(_: int) -> None:
+        decoder = Decoder(opened(text.path), 160)
+        assert isinstance(decoder._slots.tensors, DeviceTensors)
+        for length in range(1, 40):  # each is bound anew
+            read(decoder, list(range(length)))
+
+    with ThreadPoolExecutor(len(paths) + 2) as pool:
+        writing = [pool.submit(load_and_write, number) for number in range(2)]
         for images in pool.map(load_and_run, paths):
             assert np.abs(images.astype(int) - expected).max() <= 1
+        for one in writing:
+            one.result()
 
 
 def test_what_cudnn_adds_up_in_any_order_is_run_so_that_the_bits_stay(tmp_path: Path):

@@ -1,6 +1,7 @@
 """A lane tells what it makes: at once what somebody waits for, and together what only goes on."""
 
 import asyncio
+import time
 from typing import Any, cast
 
 import pytest
@@ -16,6 +17,14 @@ STEPS = 40
 class Teller(Speller):
     """Shows the number of each step from the second on."""
 
+    def __init__(self, pause_s: float) -> None:
+        super().__init__()
+        self.pause_s = pause_s
+
+    def step(self, states: Any) -> Any:
+        time.sleep(self.pause_s)
+        return super().step(states)
+
     def _next(self, spell: Spell) -> Any:
         after = super()._next(spell)
         if isinstance(after, Done) or after.steps == 1:
@@ -23,10 +32,10 @@ class Teller(Speller):
         return Part(after, Media("text/plain", b"%d " % after.steps))
 
 
-async def reports(parts_s: float, *values: int) -> list[Report]:
-    """What a lane tells of rows of so many steps each."""
+async def reports(parts_s: float, *values: int, pause_s: float = 0) -> list[Report]:
+    """What a lane tells of rows of so many steps each, of at least `pause_s`."""
     told: list[Report] = []
-    lane = ThreadLane(Station(cast("Plugin[Any]", Teller()), 1000), parts_s)
+    lane = ThreadLane(Station(cast("Plugin[Any]", Teller(pause_s)), 1000), parts_s)
     lane.on_report = told.append
     lane.put([order(number, value) for number, value in enumerate(values)], [])
     await until(lambda: sum(len(report.outcomes) for report in told) == len(values))
@@ -58,6 +67,13 @@ async def test_they_wait_no_longer_than_they_may():
     for told in (await reports(0, STEPS), await reports(0, STEPS, STEPS)):
         assert len(told) == STEPS
         assert all(report.parts for report in told[1:-1])
+
+
+@on_a_loop
+async def test_they_wait_for_some_steps_and_not_for_the_end():
+    told = await reports(0.02, STEPS, pause_s=0.004)
+
+    assert 4 <= len(told) <= STEPS / 2  # 160 ms, if nobody holds it up
 
 
 @pytest.mark.parametrize("values", [(3, STEPS), (STEPS, 3, 7)])

@@ -123,6 +123,17 @@ def test_the_last_token_is_always_read_and_what_was_made_is_never_reused():
     assert cache.begin([1, 1, 1, 1, 5, 5, 5, 5, 1])[1] == 4  # type: ignore[index]
 
 
+def test_only_a_beginning_that_another_slot_has_is_copied(monkeypatch: pytest.MonkeyPatch):
+    cache, copies = Cache(), list[int]()
+    monkeypatch.setattr(cache.tensors, "copy", lambda source, target, tokens: copies.append(tokens))
+    first, _ = cache.slots.take([1] * 9, reuse=True)  # type: ignore[misc]
+    cache.slots.has_read(first, [1] * 9)
+    second = cache.slots.take([2] * 9, reuse=True)
+    assert (second is not None, copies) == (True, [])
+    third = cache.slots.take([1] * 9, reuse=True)
+    assert (third is not None, copies) == (True, [8])
+
+
 def test_what_is_forgotten_is_read_again_and_takes_no_memory():
     tensors = HostTensors((2, 3, 1, 1 << 20, 1), np.float32)
     slots, size = Slots(tensors, CHUNK), tensors.array.nbytes

@@ -29,7 +29,8 @@ def test_uses_run_beside_each_other():
         thread.join(WAIT_S)
 
 
-def test_a_recording_waits_for_uses_and_keeps_others_out():
+def test_a_recording_waits_for_uses_and_keeps_others_out(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("brigantine.turns._PATIENCE_S", 0)
     turns, order = Turns(), list[str]()
     may_end, began, may_stop = threading.Event(), threading.Event(), threading.Event()
 
@@ -52,7 +53,7 @@ def test_a_recording_waits_for_uses_and_keeps_others_out():
     threads = [in_thread(use)]
     assert began.wait(WAIT_S)
     threads.append(in_thread(record))
-    _until(lambda: turns._recorders == 1)
+    _until(lambda: turns._is_recording)
     threads.append(in_thread(late))
     may_end.set()
     _until(lambda: "recording" in order)
@@ -61,6 +62,28 @@ def test_a_recording_waits_for_uses_and_keeps_others_out():
     for thread in threads:
         thread.join(WAIT_S)
     assert order == ["used", "recording", "recorded", "late"]
+
+
+def test_a_use_that_does_not_end_keeps_nobody_out_for_long(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("brigantine.turns._PATIENCE_S", 0.05)
+    monkeypatch.setattr("brigantine.turns._DRAIN_S", 0.05)
+    turns, refused = Turns(), list[BaseException]()
+
+    def record() -> None:
+        try:
+            with turns.record():
+                raise AssertionError("it records beside a use")
+        except BaseException as error:
+            refused.append(error)
+
+    with turns.use():
+        thread = in_thread(record)
+        thread.join(WAIT_S)
+        with turns.use():  # others are let in again
+            pass
+    assert [type(error) for error in refused] == [TimeoutError]
+    with turns.record():
+        pass
 
 
 def test_two_do_not_record_at_once_and_an_error_ends_a_turn():
