@@ -12,9 +12,11 @@ from brigantine.model import Model
 from brigantine.session import Session, SessionOptions, runtime
 from brigantine.slots import Place
 from brigantine.tensors import DeviceTensors, HostTensors
+from brigantine_training.language.export import _quantised
+from brigantine_training.language.graph import llama_graph
 
 from tests.parrot import parrot_model
-from tests.scribble import scribble_model
+from tests.scribble import CONFIG, language_model, scribble_model, scribble_weights
 from tests.tiny import tiny_model
 
 PROMPTS = [[(7 * at + row) % 288 for at in range(length)] for row, length in enumerate((1, 5, 33, 64, 90))]
@@ -199,6 +201,13 @@ def test_a_context_is_cut_to_what_the_memory_holds(tmp_path: Path):
     assert four._slots.tensors.shape == (4, 4, 2, 160, 16)
     with pytest.raises(ModelInvalid, match=r"BRIGANTINE_CACHE_BYTES allows 1000; allow more"):
         Decoder(opened(folder, cache_bytes=1000), 160)
+
+
+def test_what_rounds_one_token_otherwise_than_several_is_appended_in_place_too(tmp_path: Path):
+    graph = _quantised(llama_graph(CONFIG, scribble_weights(CONFIG), half=False))
+    decoder = Decoder(opened(language_model(tmp_path / "int8", graph, CONFIG, 8)), 160)
+    assert decoder._padding == _IN_PLACE
+    assert decoder._error() > 0.01  # more than rounding
 
 
 def test_a_graph_whose_logits_are_no_numbers_is_refused(session: Session, monkeypatch: pytest.MonkeyPatch):
