@@ -6,7 +6,7 @@ import logging
 from itertools import product
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,7 +18,7 @@ from .turns import GPU
 from .unmasking import LAST, MASK, ROOM, unmasked
 from .upsampling import rewritten
 
-__all__ = ["DTYPES", "Device", "SessionOptions", "gpu_providers", "on_cpu", "on_gpu"]
+__all__ = ["DTYPES", "Device", "Opened", "SessionOptions", "gpu_providers", "on_cpu", "on_gpu"]
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +65,19 @@ class SessionOptions(BaseModel):
     """Where TensorRT keeps the engines that it builds."""
 
 
-def on_gpu(ort: ModuleType, model: Model, options: SessionOptions) -> tuple[Any, Buckets | None] | None:
-    """The graph on a GPU, with its buckets if its shapes are fixed; None where there is no GPU that can be used.
+class Opened(NamedTuple):
+    """A graph, ready to run."""
+
+    engine: Any
+    """ONNX Runtime's session."""
+    buckets: Buckets | None = None
+    """On a GPU, where all shapes but the batch are fixed."""
+    recordable: bool = False
+    """Whether CUDA graphs can be made of its runs."""
+
+
+def on_gpu(ort: ModuleType, model: Model, options: SessionOptions) -> Opened | None:
+    """The graph on a GPU; None where there is none that can be used.
 
     In half precision and recorded as CUDA graphs, as far as it lets itself be: what partly runs on the CPU does not.
 
@@ -90,15 +101,13 @@ def on_gpu(ort: ModuleType, model: Model, options: SessionOptions) -> tuple[Any,
         except Exception as error:
             refusal = error
             continue
-        if found and found[1] and not found[1].reproducible and options.plain_convolutions:
+        if found and found.buckets and not found.buckets.reproducible and options.plain_convolutions:
             found = _reproducible(ort, model, options) or found
         return found
     raise ModelInvalid(f"{model.graph}: ONNX Runtime cannot load it: {refusal}") from refusal
 
 
-def _reproducible(
-    ort: ModuleType, model: Model, options: SessionOptions
-) -> tuple[Any, Buckets | None] | None:
+def _reproducible(ort: ModuleType, model: Model, options: SessionOptions) -> Opened | None:
     """With plain convolutions in place of transposed ones, if then the same bits come each time."""
     reason = "its kernels add up in any order"
     for recorded in _recordings(model, options):
@@ -108,7 +117,7 @@ def _reproducible(
         except Exception as error:
             reason = f"it cannot be written anew: {error}"
             continue
-        if found and found[1] and found[1].reproducible:
+        if found and found.buckets and found.buckets.reproducible:
             return found
         break
     log.warning("%s: the same seed may give other bits each time on this GPU: %s", model.graph, reason)
@@ -123,16 +132,17 @@ def _recordings(model: Model, options: SessionOptions) -> list[bool]:
 
 def _on_gpu(
     ort: ModuleType, graph: str | bytes, model: Model, options: SessionOptions, recorded: bool
-) -> tuple[Any, Buckets | None] | None:
+) -> Opened | None:
     with GPU.use():
         engine = _opened(ort, graph, gpu_providers(ort, model, options, recorded), options)
     if engine.get_providers()[0] == "CPUExecutionProvider":
         return None
     _checked(model, engine, has_gpu=True)
-    return engine, Buckets(ort, engine, model, "cuda", recorded) if Buckets.fit(model) else None
+    buckets = Buckets(ort, engine, model, "cuda", recorded) if Buckets.fit(model) else None
+    return Opened(engine, buckets, recorded)
 
 
-def on_cpu(ort: ModuleType, model: Model, options: SessionOptions) -> Any:
+def on_cpu(ort: ModuleType, model: Model, options: SessionOptions) -> Opened:
     """The graph on a CPU, written anew where that is faster.
 
     Raises:
@@ -142,7 +152,7 @@ def on_cpu(ort: ModuleType, model: Model, options: SessionOptions) -> Any:
         engine = _anew(ort, model, options) or _opened(ort, str(model.graph), [], options)
     except Exception as error:
         raise ModelInvalid(f"{model.graph}: ONNX Runtime cannot load it: {error}") from error
-    return _checked(model, engine, has_gpu=False)
+    return Opened(_checked(model, engine, has_gpu=False))
 
 
 def _anew(ort: ModuleType, model: Model, options: SessionOptions) -> Any:

@@ -88,6 +88,7 @@ class Session:
         buckets: Buckets | None = None,
         fell_back: bool = False,
         options: SessionOptions | None = None,
+        recordable: bool = False,
     ) -> None:
         self.model = model
         self.options = options or SessionOptions()
@@ -97,6 +98,7 @@ class Session:
         self._buckets = buckets
         self._cache: Cache | None = None
         self._outputs = [spec.name for spec in model.manifest.outputs]
+        self._recordable = recordable
         self._graph_ids = count(model.manifest.max_batch + 1)  # the others are those of buckets
 
     @classmethod
@@ -127,8 +129,8 @@ class Session:
                 "`onnxruntime-gpu[cuda,cudnn]` instead of onnxruntime and check the driver with nvidia-smi, or "
                 "unset BRIGANTINE_REQUIRE_GPU"
             )
-        engine, buckets = found or (on_cpu(ort, model, options), None)
-        return cls(model, engine, buckets, wants_gpu and found is None, options)
+        engine, buckets, recordable = found or on_cpu(ort, model, options)
+        return cls(model, engine, buckets, wants_gpu and found is None, options, recordable)
 
     @property
     def device(self) -> str:
@@ -192,7 +194,7 @@ class Session:
         ort = runtime()
         if self.device == "cpu":
             return bound_on_host(ort, self._engine, inputs, outputs)
-        graph_id = str(next(self._graph_ids)) if record and self.options.cuda_graphs else EAGER
+        graph_id = str(next(self._graph_ids)) if record and self._recordable else EAGER
         return bound_on_device(ort, self._engine, "cuda", inputs, outputs, graph_id)
 
     def attach(self, cache: Cache) -> None:
