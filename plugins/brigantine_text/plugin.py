@@ -70,10 +70,14 @@ class TextPlugin(Plugin[TextParams]):
         prompt = self._prompt(params)
         room = self.context - len(prompt)
         most = room if params.max_tokens is None else params.max_tokens
-        if room < max(most, 1 if params.max_tokens is None else 0):
-            expected = (
-                f"at most {max(room, 0)}, for a context of {self.context} tokens, {len(prompt)} in the prompt"
-            )
+        fewest = min(most, 1) if params.max_tokens is not None else 1
+        if room < fewest:
+            field = "prompt" if params.messages is None else "messages"
+            fits = f"at most {self.context - fewest} tokens, for a context of {self.context}"
+            expected = f"{fits}; shorten it by {fewest - room}"
+            raise BadParams([FieldError(field, expected, f"{len(prompt)} tokens")])
+        if room < most:
+            expected = f"at most {room}, for a context of {self.context} tokens, {len(prompt)} in the prompt"
             raise BadParams([FieldError("max_tokens", expected, str(params.max_tokens))])
         stops = [params.stop] if isinstance(params.stop, str) else params.stop
         return {

@@ -126,8 +126,8 @@ class Session:
         if found is None and require_gpu:
             raise RuntimeMissing(
                 f"a GPU is required, but ONNX Runtime {ort.__version__} runs {model.name} on the CPU. Install "
-                "`onnxruntime-gpu[cuda,cudnn]` instead of onnxruntime and check the driver with nvidia-smi, or "
-                "unset BRIGANTINE_REQUIRE_GPU"
+                "`onnxruntime-gpu[cuda,cudnn]` in onnxruntime's place (`make gpu` swaps them) and check the driver "
+                "with nvidia-smi, or unset BRIGANTINE_REQUIRE_GPU"
             )
         engine, buckets, recordable = found or on_cpu(ort, model, options)
         return cls(model, engine, buckets, wants_gpu and found is None, options, recordable)

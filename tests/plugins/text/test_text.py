@@ -80,8 +80,12 @@ def test_what_does_not_fit_is_refused_with_the_numbers(engine: Engine):
     assert refused(engine, prompt="tea", max_tokens=160) == (
         "max_tokens: expected at most 158, for a context of 160 tokens, 2 in the prompt, got 160"
     )
-    assert "at most 0, for a context of 160 tokens, 200 in the prompt" in refused(engine, prompt=[5] * 200)
-    assert "at most 0" in refused(engine, prompt=[5] * 160, max_tokens=None)
+    too_long = "prompt: expected at most 159 tokens, for a context of 160; shorten it by 41, got 200 tokens"
+    assert too_long in refused(engine, prompt=[5] * 200)
+    assert too_long in refused(engine, prompt=[5] * 200, max_tokens=16)
+    assert "expected at most 159 tokens" in refused(engine, prompt=[5] * 160)
+    assert "expected at most 160 tokens" in refused(engine, prompt=[5] * 161, max_tokens=0)
+    assert "at most 159 tokens" in refused(engine, prompt=[5] * 160, max_tokens=None)
 
 
 def test_a_prompt_may_be_words_or_tokens_or_nothing(engine: Engine):
