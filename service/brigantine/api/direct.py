@@ -26,6 +26,9 @@ from .plan import Plan, begin
 
 __all__ = ["DirectProtocol"]
 
+_GRACE_S = 0.25
+"""How long a connection that has asked for nothing yet is kept at a stop."""
+
 
 class DirectProtocol(HttpToolsProtocol):
     """One connection.
@@ -58,6 +61,13 @@ class DirectProtocol(HttpToolsProtocol):
         self._lost = True
         if self._making is not None:
             self._making.done.cancel()
+
+    def shutdown(self) -> None:
+        """As uvicorn's, but for a connection that was only just taken: closed with its request unread it is reset."""
+        if not (self.cycle or self.transport.is_closing()):
+            self.loop.call_later(_GRACE_S, super().shutdown)
+        else:
+            super().shutdown()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Called as soon as the head of a request has come; most have their body in the same packet."""

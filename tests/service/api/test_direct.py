@@ -154,6 +154,20 @@ def test_what_was_begun_before_a_stop_is_answered_and_the_connection_closed(
 
 
 @on_a_site
+async def test_who_was_taken_just_before_a_stop_is_answered_and_who_says_nothing_is_not_waited_for(
+    served: Site,
+):
+    asks, silent = await served.connect(), await served.connect()
+    await until(lambda: len(served.server.server_state.connections) == 2)
+    served.server.should_exit = True
+    await until(lambda: not served.server.servers[0].is_serving())
+    answer = await asks.ask()
+    assert answer.status == 200
+    for client in (asks, silent):
+        assert await asyncio.wait_for(client.reader.read(), 2) == b"", "it is closed soon"
+
+
+@on_a_site
 async def test_while_it_stops_the_app_says_so(served: Site):
     client = await served.connect()
     served.entry._host.stopping = True  # type: ignore[misc]
