@@ -3,9 +3,9 @@
     python benchmarks/text.py --home DIR --out text.jsonl
     python benchmarks/text.py --report text.jsonl
 
-In each round all write with the same weights, one after the other: the product without HTTP, its peers, and the product
-behind HTTP with one streaming client and with 16, each on a connection of its own. The peers have a virtual environment
-of their own below --home. Everything is greedy or seeded, and what is written is checked.
+In each round all are started anew and write with the same weights, one after the other: the product without HTTP, its
+peers, and the product behind HTTP with one streaming client and with 16, each on a connection of its own. Peers have
+their own virtual environment below --home. Everything is greedy or seeded, and what is written is checked.
 """
 
 from __future__ import annotations
@@ -177,16 +177,18 @@ def run(bench: Bench, home: Path, rounds: int) -> None:
             for n in (1, 2)
         },
     }
-    with (
-        writing(commands, home) as workers,
-        serving(bench.model, home) as (port, _),
-        # Each part as it is made: else what waits for the next piece would hide what waits for a step.
-        serving(bench.model, home, 1, BRIGANTINE_STREAM_INTERVAL_S="0") as (alone, _),
-    ):
-        bench.write("run", **facts(bench, workers), rounds=rounds)
-        check_greedy(bench, workers, port)
-        for number in range(rounds):
-            print(f"round {number + 1} of {rounds}", file=sys.stderr)
+    for number in range(rounds):
+        print(f"round {number + 1} of {rounds}", file=sys.stderr)
+        # All anew: where its weights come to lie makes a process some tenth faster or slower for as long as it lives.
+        with (
+            writing(commands, home) as workers,
+            serving(bench.model, home) as (port, _),
+            # Each part as it is made: else what waits for the next piece would hide what waits for a step.
+            serving(bench.model, home, 1, BRIGANTINE_STREAM_INTERVAL_S="0") as (alone, _),
+        ):
+            if not number:
+                bench.write("run", **facts(bench, workers), rounds=rounds)
+                check_greedy(bench, workers, port)
             one_stream(bench, number, workers)
             behind_http(bench, number, port, alone)
 

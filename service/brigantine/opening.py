@@ -10,12 +10,13 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from .attention import apart, attentive
 from .buckets import Buckets
 from .errors import ModelInvalid
 from .half import halved
 from .model import Model, TensorSpec
 from .turns import GPU
-from .unmasking import LAST, MASK, ROOM, unmasked
+from .unmasking import LAST, MASK, ROOM
 from .upsampling import rewritten
 
 __all__ = ["DTYPES", "Device", "Opened", "SessionOptions", "gpu_providers", "on_cpu", "on_gpu"]
@@ -158,7 +159,7 @@ def on_cpu(ort: ModuleType, model: Model, options: SessionOptions) -> Opened:
 def _anew(ort: ModuleType, model: Model, options: SessionOptions) -> Any:
     """The graph as it is written anew for a CPU, ready; None where it runs as it is."""
     try:
-        graph = (options.plain_convolutions and rewritten(model.graph)) or unmasked(model.graph)
+        graph = (options.plain_convolutions and rewritten(model.graph)) or attentive(model.graph)
         engine = graph and _opened(ort, graph, [], options)
     except Exception as error:  # it may run nevertheless, and is the same in each process
         log.warning(
@@ -177,7 +178,8 @@ def _opened(ort: ModuleType, graph: str | bytes, gpu: list[Any], chosen: Session
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # an idle service costs nothing
     options.log_severity_level = 3
-    engine = ort.InferenceSession(graph, options, [*gpu, "CPUExecutionProvider"])
+    with apart(graph):
+        engine = ort.InferenceSession(graph, options, [*gpu, "CPUExecutionProvider"])
     engine._model_bytes = None  # it would keep a graph for providers that are set later
     return engine
 

@@ -1,15 +1,19 @@
-"""Rewriting: graphs that are written anew when they are loaded are read here."""
+"""Rewriting: what graphs have in common that are written anew when they are loaded."""
 
 from __future__ import annotations
 
 import mmap
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
+    from onnx import GraphProto, ModelProto
 
-__all__ = ["graph_with"]
+__all__ = ["Tensors", "attributes", "graph_with", "prune", "read"]
 
 _MOST_BYTES = 2**28
 """A larger file is left as it is: to write it anew takes some five times its size."""
@@ -31,6 +35,74 @@ def graph_with(path: Path, operator: str, most_bytes: int = _MOST_BYTES) -> Mode
     external = any(weight.data_location == onnx.TensorProto.EXTERNAL for weight in proto.graph.initializer)
     branches = any(item.HasField("g") for node in proto.graph.node for item in node.attribute)
     return None if external or branches else proto
+
+
+def read(graph: GraphProto) -> set[str]:
+    """The tensors of which the graph's outputs are made, and these."""
+    names = {value.name for value in graph.output}
+    for node in reversed(graph.node):
+        if not names.isdisjoint(node.output):
+            names.update(node.input)
+    return names
+
+
+def prune(graph: GraphProto) -> None:
+    """Drop the nodes and the weights of which no output is made."""
+    names = read(graph) | {value.name for value in graph.input}  # a weight may be an input's default
+    for node in [node for node in graph.node if names.isdisjoint(node.output)]:
+        graph.node.remove(node)
+    for weight in [weight for weight in graph.initializer if weight.name not in names]:
+        graph.initializer.remove(weight)
+
+
+def attributes(node: Any) -> dict[str, Any]:
+    """A node's attributes by their names."""
+    import onnx  # noqa: PLC0415
+
+    return {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+
+
+class Tensors:
+    """What is known of a graph's tensors.
+
+    Args:
+        graph: as it is now.
+    """
+
+    def __init__(self, graph: GraphProto) -> None:
+        self.made_by = {name: node for node in graph.node for name in node.output}
+        """The node that makes each; none makes inputs and weights."""
+        self._graph = graph
+        self._readers = Counter(name for node in graph.node for name in node.input)
+        self._readers.update(value.name for value in graph.output)
+        given = {value.name for value in graph.input}
+        self._weights = {weight.name: weight for weight in graph.initializer if weight.name not in given}
+
+    def is_read_once(self, name: str) -> bool:
+        """Whether one node reads it, and nobody else."""
+        return self._readers[name] == 1
+
+    def weight(self, name: str) -> NDArray[Any] | None:
+        """The values of a weight of float32, which may be kept as float16; None where it is none."""
+        import onnx  # noqa: PLC0415
+
+        node = self.made_by.get(name)
+        if node is not None:
+            if node.op_type != "Cast" or attributes(node)["to"] != onnx.TensorProto.FLOAT:
+                return None
+            name = node.input[0]
+        if name not in self._weights:
+            return None
+        values = onnx.numpy_helper.to_array(self._weights[name])
+        is_float = values.dtype == np.float32 or (node is not None and values.dtype == np.float16)
+        return values.astype(np.float32) if is_float else None
+
+    def add_weight(self, name: str, values: NDArray[np.float32]) -> str:
+        """A new one; gives its name."""
+        import onnx  # noqa: PLC0415
+
+        self._graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
 
 
 def _mentions(path: Path, word: bytes) -> bool:

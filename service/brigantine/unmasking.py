@@ -7,18 +7,17 @@ the cache knows both.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .rewriting import graph_with
+from .rewriting import read
 
 if TYPE_CHECKING:
     from onnx import GraphProto
 
-__all__ = ["LAST", "MASK", "ROOM", "told", "unmasked"]
+__all__ = ["LAST", "MASK", "ROOM", "told", "unmask"]
 
 MASK = "attention_mask"
 """int64 [N, tokens], 1 for each token that is there."""
@@ -44,44 +43,31 @@ def told(mask: NDArray[Any]) -> dict[str, NDArray[np.int32]]:
     return {LAST: mask.sum(axis=1, dtype=np.int32) - np.int32(1), ROOM: np.asarray(mask.shape[1], np.int32)}
 
 
-def unmasked(path: Path) -> bytes | None:
-    """The graph in `path`, which takes `LAST` and `ROOM` instead of `MASK`: the same function, to the bit.
+def unmask(graph: GraphProto) -> bool:
+    """Let a graph take `LAST` and `ROOM` instead of `MASK`, in place: the same function, to the bit.
 
-    None where there is nothing to rewrite: no GroupQueryAttention, a mask that is read in another way or by others,
-    or what `graph_with` leaves alone.
-
-    Raises:
-        Exception: see `graph_with`.
+    Whether it does; one stays as it is that has no GroupQueryAttention, or whose mask is read in another way or by
+    others. What made both of a mask is left in it, and read by nobody.
     """
-    proto = graph_with(path, _OPERATOR)
-    return proto.SerializeToString() if proto and _unmask(proto.graph) else None
-
-
-def _unmask(graph: GraphProto) -> bool:
-    """Replace the mask, in place; whether it could be."""
     import onnx  # noqa: PLC0415
 
     attending = [node for node in graph.node if node.op_type == _OPERATOR]
     spelling = _Spelling(graph)
-    if {
-        (spelling.of(node.input[_LAST]), spelling.of(node.input[_ROOM])) for node in attending
-    } != _MADE_OF_A_MASK:
+    made = {(spelling.of(node.input[_LAST]), spelling.of(node.input[_ROOM])) for node in attending}
+    masks = [value for value in graph.input if value.name == MASK]
+    if made != _MADE_OF_A_MASK or not masks:
         return False
+    before = [(node.input[_LAST], node.input[_ROOM]) for node in attending]
     for node in attending:
         node.input[_LAST], node.input[_ROOM] = LAST, ROOM
-    read = {value.name for value in graph.output}
-    for node in reversed(graph.node):
-        if read.isdisjoint(node.output):
-            graph.node.remove(node)
-        else:
-            read.update(node.input)
-    masks = [value for value in graph.input if value.name == MASK]
-    if not masks:
+    if MASK in read(graph):
+        for node, (last, room) in zip(attending, before, strict=True):
+            node.input[_LAST], node.input[_ROOM] = last, room
         return False
     graph.input.remove(masks[0])
     for name, shape in ((LAST, [None]), (ROOM, [])):
         graph.input.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT32, shape))
-    return MASK not in read
+    return True
 
 
 class _Spelling:

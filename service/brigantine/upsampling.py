@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .rewriting import graph_with
+from .rewriting import graph_with, prune
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -219,16 +219,8 @@ class _Rewriting:
                 self._weave(layer, activation, output)
         del self._graph.node[:]
         self._graph.node.extend(self._nodes)
-        self._drop_weights()
+        prune(self._graph)
         return len(self._nodes) > count
-
-    def _drop_weights(self) -> None:
-        """Those that no node reads any more."""
-        read = {name for node in self._nodes for name in node.input}
-        read |= self._given | {value.name for value in self._graph.output}
-        kept = [weight for weight in self._graph.initializer if weight.name in read]
-        del self._graph.initializer[:]
-        self._graph.initializer.extend(kept)
 
     def _layer(self, node: NodeProto) -> _Layer | None:
         if node.op_type != "ConvTranspose" or node.domain or node.input[1] not in self._weights:
