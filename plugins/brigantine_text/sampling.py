@@ -12,6 +12,11 @@ __all__ = ["Sampling", "Wish", "choose", "likeliest", "log_softmax"]
 
 Row = NDArray[np.float32]
 
+_LARGE = 4096
+"""A vocabulary beyond this takes longer to add up one by one than all else about its choice."""
+_BLOCK = 128
+"""Tokens of such a one whose weights are added up at once."""
+
 
 class Sampling(NamedTuple):
     """How a request wants its tokens drawn; see `TextParams`."""
@@ -65,24 +70,50 @@ def choose(logits: NDArray[np.float32], wishes: Sequence[Wish]) -> list[int]:
 
 
 def _draw(logits: NDArray[np.float32], wishes: Sequence[Wish]) -> list[int]:
-    """One draw from the distribution of each row, by its inverse: the first token at which the sum passes `uniform`."""
+    """One draw from the distribution of each row of `logits` [N, vocabulary], by its inverse."""
     weights = logits - logits.max(axis=1, keepdims=True)
     if any(wish.sampling.temperature != 1 for wish in wishes):
         temperatures = np.array([wish.sampling.temperature for wish in wishes], np.float32)[:, None]
         # One near 0 may make -inf of a large difference, whose exponential is the 0 that it should be.
         with np.errstate(over="ignore"):
             weights /= temperatures
-    np.exp(weights, out=weights)  # [N, vocabulary], the likeliest has 1
+    np.exp(weights, out=weights)  # the likeliest has 1
     for row, wish in zip(weights, wishes, strict=True):
         if wish.sampling.narrows:
             _narrow(row, wish.sampling)
-    sums = weights.cumsum(axis=1, dtype=np.float64)
+    invert = _inverted if weights.shape[1] <= _LARGE else _inverted_by_blocks
+    return invert(weights, [wish.uniform for wish in wishes])
+
+
+def _inverted(weights: NDArray[np.float32], uniforms: Sequence[float]) -> list[int]:
+    """The first token of each row at which the sum of `weights` [N, vocabulary] passes its share `uniforms` [N]."""
+    sums: NDArray[np.float64] = weights.cumsum(axis=1, dtype=np.float64)
+    return [_first_above(row, uniform * float(row[-1])) for row, uniform in zip(sums, uniforms, strict=True)]
+
+
+def _inverted_by_blocks(weights: NDArray[np.float32], uniforms: Sequence[float]) -> list[int]:
+    """As `_inverted`: among the sums of blocks first, and then within one. Only these are added up one by one."""
+    rows, size = weights.shape
+    padded: NDArray[np.float64] = np.zeros((rows, -(-size // _BLOCK) * _BLOCK))
+    padded[:, :size] = weights
+    blocks = np.reshape(padded, (rows, -1, _BLOCK))
+    sums: NDArray[np.float64] = blocks.sum(axis=2).cumsum(axis=1)  # [N, blocks]
     tokens: list[int] = []
-    for row, wish in zip(sums, wishes, strict=True):
-        token = int(row.searchsorted(wish.uniform * row[-1], side="right"))
-        # The product may be rounded up to the whole sum, which only the last token with a weight reaches.
-        tokens.append(token if token < len(row) else int(row.searchsorted(row[-1])))
+    for row, before, uniform in zip(blocks, sums, uniforms, strict=True):
+        wanted = uniform * float(before[-1])
+        block = _first_above(before, wanted)
+        rest = wanted - float(before[block - 1]) if block else wanted
+        tokens.append(block * _BLOCK + _first_above(row[block].cumsum(), rest))
     return tokens
+
+
+def _first_above(sums: NDArray[np.float64], wanted: float) -> int:
+    """Where `sums` [M], which do not fall, are above what is wanted for the first time.
+
+    That may be rounded up to all of it or beyond, above which nothing is: then where all of it is reached.
+    """
+    found = int(sums.searchsorted(wanted, side="right"))
+    return found if found < len(sums) else int(sums.searchsorted(float(sums[-1])))
 
 
 def _penalise(row: Row, wish: Wish) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from brigantine_text.sampling import Sampling, Wish, choose, likeliest, log_softmax
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -45,6 +45,57 @@ def test_a_row_gets_what_it_gets_alone(several: list[Wish], seed: int):
     alone = [choose(row[None], [wish])[0] for row, wish in zip(logits, several, strict=True)]
     assert together == alone
     assert all(0 <= token < 48 for token in together)
+
+
+@given(
+    st.lists(wishes, min_size=1, max_size=5),
+    st.integers(0, 9),
+    st.sampled_from([4096, 4097, 5000, 5120]),
+)
+@settings(deadline=None)
+def test_of_a_large_vocabulary_too(several: list[Wish], seed: int, size: int):
+    logits = np.random.default_rng(seed).standard_normal((len(several), size)).astype(np.float32) * 3
+    together = choose(logits, several)
+    assert together == [choose(row[None], [wish])[0] for row, wish in zip(logits, several, strict=True)]
+
+
+@given(
+    st.lists(st.floats(0, 1, exclude_max=True), min_size=1, max_size=4),
+    st.integers(0, 9),
+    st.sampled_from([5000, 5120]),
+    st.sampled_from([0, 1, 40]),
+)
+@settings(deadline=None)
+def test_a_large_vocabulary_is_inverted_as_a_small_one(
+    uniforms: list[float], seed: int, size: int, top_k: int
+):
+    """The token at which the sum, added up one by one, passes the row's number; rounding aside."""
+    logits = np.random.default_rng(seed).standard_normal((len(uniforms), size)).astype(np.float32) * 3
+    made = choose(logits, [Wish(PLAIN._replace(top_k=top_k), (), (), uniform) for uniform in uniforms])
+    for row, uniform, token in zip(logits.astype(np.float64), uniforms, made, strict=True):
+        weights = np.exp(row - row.max())
+        if top_k:
+            weights[row < np.sort(row)[-top_k]] = 0
+        sums = np.cumsum(weights) / weights.sum()
+        before = sums[token - 1] if token else 0.0
+        assert weights[token] > 0
+        assert before - 1e-6 <= uniform <= sums[token] + 1e-6
+
+
+@pytest.mark.parametrize("size", [48, 5000, 5120])
+def test_the_smallest_and_the_largest_number_have_a_token_that_may_be_drawn(size: int):
+    """What is wanted may be rounded up to the whole sum, or beyond it."""
+    rng = np.random.default_rng(0)
+    dense = rng.standard_normal((300, size)).astype(np.float32)
+    sparse = np.where(rng.random(dense.shape) < 9 / size, dense, np.float32(-np.inf))
+    sparse[:, size // 2] = 0
+    # All of it in the last block, and of sizes whose sum is rounded.
+    lone = np.where(np.arange(size) < size - 128, np.float32(-np.inf), dense * 9)
+    for logits in (dense, sparse, lone):
+        for uniform in (0.0, np.nextafter(1.0, 0.0)):
+            for row, token in zip(logits, choose(logits, [Wish(PLAIN, (), (), uniform)] * 300), strict=True):
+                there = np.flatnonzero(np.isfinite(row))
+                assert token in (there if uniform else there[:1])
 
 
 @given(wishes, st.integers(0, 99))
