@@ -256,16 +256,17 @@ class Station:
                 )
         except BaseException as error:
             return self._bisect(rows, error, outcomes, steps)
-        now = time.perf_counter()
+        now, count, is_done = time.perf_counter(), len(rows), False
         for row, state in zip(rows, states, strict=True):
             row.state = state
             row.started_s = row.started_s or begin
-            row.batch_rows = max(row.batch_rows, len(rows))
-        if not any(isinstance(state, Done) for state in states):
-            steps.append(Step(len(rows), now - begin, 0.0))
+            row.batch_rows = max(row.batch_rows, count)
+            is_done = is_done or isinstance(state, Done)
+        if not is_done:
+            steps.append(Step(count, now - begin, 0.0))
             return rows
         outcomes += [self._rendered(row, now) for row in rows if isinstance(row.state, Done)]
-        steps.append(Step(len(rows), now - begin, time.perf_counter() - now))
+        steps.append(Step(count, now - begin, time.perf_counter() - now))
         return [row for row in rows if not isinstance(row.state, Done)]
 
     def _parts(self) -> tuple[list[tuple[int, int, Media]], bool]:
