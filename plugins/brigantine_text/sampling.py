@@ -13,9 +13,9 @@ __all__ = ["Sampling", "Wish", "choose", "likeliest", "log_softmax"]
 Row = NDArray[np.float32]
 
 _LARGE = 4096
-"""A vocabulary beyond this takes longer to add up one by one than all else about its choice."""
+"""A larger vocabulary is added up by blocks: one by one would take longer than all else about a token's choice."""
 _BLOCK = 128
-"""Tokens of such a one whose weights are added up at once."""
+"""Tokens in a block."""
 
 
 class Sampling(NamedTuple):
@@ -110,7 +110,8 @@ def _inverted_by_blocks(weights: NDArray[np.float32], uniforms: Sequence[float])
 def _first_above(sums: NDArray[np.float64], wanted: float) -> int:
     """Where `sums` [M], which do not fall, are above what is wanted for the first time.
 
-    That may be rounded up to all of it or beyond, above which nothing is: then where all of it is reached.
+    What is wanted may be all of it or more, since the sum of a block and what it comes to one by one are rounded apart:
+    then where all of it is reached, which is no token that may not be drawn.
     """
     found = int(sums.searchsorted(wanted, side="right"))
     return found if found < len(sums) else int(sums.searchsorted(float(sums[-1])))

@@ -2,81 +2,77 @@
 
 ONNX Runtime has a kernel that multiplies one row by a matrix as it lies, but none that scales the product as well: for
 that it copies the matrix into another order first, here all keys of a sequence for each of its tokens. So the scale of
-GroupQueryAttention goes into the weights that make the queries. Its attention in blocks does without that kernel, too,
-and is switched off (`apart`). Together a token attends in some two thirds of the time (`benchmarks/RESULTS.md`).
+GroupQueryAttention goes into the weights that make the queries. Its attention in blocks does not use that kernel
+either, so that such a graph is to attend without (`blocks`). A token then attends in some 0.6 to 0.9 of the time, or
+as long as before where nearly all of it is waiting for a large cache (`benchmarks/RESULTS.md`).
 """
 
 from __future__ import annotations
 
 import math
-import os
 import platform
-import threading
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .rewriting import Tensors, attributes, graph_with, prune
+from .rewriting import Tensors, attributes, graph_with, mentions, prune
 from .unmasking import unmask
 from .unsplitting import unsplit
 
 if TYPE_CHECKING:
     from onnx import GraphProto, NodeProto
 
-__all__ = ["apart", "attentive"]
+__all__ = ["Attentive", "attends", "attentive"]
 
 _OPERATOR = "GroupQueryAttention"
-_QUERY, _KEY, _FURTHER = 0, 1, 9
+_QUERY, _KEY, _FURTHER = 0, 1, 10
 """Which inputs of it these are; what comes after the last is not handled here, such as a bias."""
-_SWITCH = "ORT_GQA_DISABLE_FLASH_ATTENTION"
-_environment = threading.Lock()
+_LARGEST = 64
+"""Numbers in a head up to which it pays: with larger ones keys that are not at hand take longer than in blocks."""
 
 
-def attentive(path: Path) -> bytes | None:
-    """The graph in `path` with its queries scaled by their weights, unmasked and unsplit.
+class Attentive(NamedTuple):
+    """A graph that was written anew."""
 
-    The same function: to the bit where the scale is a power of two, as with heads of 16, 64 or 256 numbers, else up to
-    the rounding of these weights. None where nothing can be done, or `graph_with` leaves it alone.
+    graph: bytes
+    in_blocks: bool
+    """Whether it is faster in blocks, since not all of its queries are scaled by their weights."""
+
+
+def attends(path: Path) -> bool:
+    """Whether the graph in `path` has attention that can be computed in blocks."""
+    return mentions(path, _OPERATOR)
+
+
+def attentive(path: Path) -> Attentive | None:
+    """The graph in `path` unmasked, unsplit, and with its queries scaled by their weights.
+
+    The same function: to the bit where the scale is a power of two, as with heads of 16 or 64 numbers, else up to the
+    rounding of these weights. None where nothing can be done, or `graph_with` leaves it alone.
 
     Raises:
         Exception: see `graph_with`.
     """
     proto = graph_with(path, _OPERATOR)
-    if proto is None or not sum(change(proto.graph) for change in (unmask, _scale, unsplit)):
+    if proto is None:
+        return None
+    is_unmasked, is_unsplit = unmask(proto.graph), unsplit(proto.graph)
+    attending = [node for node in proto.graph.node if node.op_type == _OPERATOR]
+    scaled = _scale(proto.graph, attending)
+    if not (is_unmasked or is_unsplit or scaled):
         return None
     prune(proto.graph)
-    return proto.SerializeToString()
+    return Attentive(proto.SerializeToString(), scaled < len(attending))
 
 
-@contextmanager
-def apart(graph: str | bytes) -> Generator[None]:
-    """While a graph is opened: let one that was written anew attend to each row apart, instead of in blocks.
-
-    ONNX Runtime asks the environment when it makes a node. One graph is opened at a time, or the bits of one would
-    depend on which others are opened beside it. Whoever has set the variable is obeyed.
-    """
-    with _environment:
-        is_ours = isinstance(graph, bytes) and _SWITCH not in os.environ
-        if is_ours:
-            os.environ[_SWITCH] = "1"
-        try:
-            yield
-        finally:
-            if is_ours:
-                del os.environ[_SWITCH]
-
-
-def _scale(graph: GraphProto) -> bool:
-    """Scale the queries of each attention by the weights that make them, in place; whether there was one to do."""
+def _scale(graph: GraphProto, attending: list[NodeProto]) -> int:
+    """Scale the queries of each attention by the weights that make them, in place; of how many it could be done."""
     if platform.machine() not in ("x86_64", "AMD64"):  # others have no such kernel
-        return False
+        return 0
     tensors = Tensors(graph)
-    attending = [node for node in graph.node if node.op_type == _OPERATOR]
-    return sum(_scale_one(node, tensors) for node in attending) > 0
+    return sum(_scale_one(node, tensors) for node in attending)
 
 
 def _scale_one(node: NodeProto, tensors: Tensors) -> bool:
@@ -89,6 +85,8 @@ def _scale_one(node: NodeProto, tensors: Tensors) -> bool:
     heads, groups = int(has["num_heads"]), int(has["kv_num_heads"])
     is_packed = not node.input[_KEY]
     size = makers[0].values.shape[-1] // (heads + 2 * groups if is_packed else heads)
+    if size > _LARGEST:
+        return False
     scale = has.get("scale") or 1 / math.sqrt(size)
     for maker in makers:
         maker.values[..., : heads * size] *= np.float32(scale)

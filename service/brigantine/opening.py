@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -10,7 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from .attention import apart, attentive
+from .attention import attends, attentive
+from .blocks import attending
 from .buckets import Buckets
 from .errors import ModelInvalid
 from .half import halved
@@ -150,7 +152,7 @@ def on_cpu(ort: ModuleType, model: Model, options: SessionOptions) -> Opened:
         ModelInvalid: it cannot be loaded.
     """
     try:
-        engine = _anew(ort, model, options) or _opened(ort, str(model.graph), [], options)
+        engine = _anew(ort, model, options) or _as_it_is(ort, model, options)
     except Exception as error:
         raise ModelInvalid(f"{model.graph}: ONNX Runtime cannot load it: {error}") from error
     return Opened(_checked(model, engine, has_gpu=False))
@@ -159,8 +161,11 @@ def on_cpu(ort: ModuleType, model: Model, options: SessionOptions) -> Opened:
 def _anew(ort: ModuleType, model: Model, options: SessionOptions) -> Any:
     """The graph as it is written anew for a CPU, ready; None where it runs as it is."""
     try:
-        graph = (options.plain_convolutions and rewritten(model.graph)) or attentive(model.graph)
-        engine = graph and _opened(ort, graph, [], options)
+        if options.plain_convolutions and (graph := rewritten(model.graph)):
+            return _opened(ort, graph, [], options)
+        if found := attentive(model.graph):
+            with attending(found.in_blocks):
+                return _opened(ort, found.graph, [], options)
     except Exception as error:  # it may run nevertheless, and is the same in each process
         log.warning(
             "%s: runs as it is, it cannot be written anew: %s. It is only slower by that; export it again, or where it "
@@ -168,8 +173,12 @@ def _anew(ort: ModuleType, model: Model, options: SessionOptions) -> Any:
             model.graph,
             error,
         )
-        return None
-    return engine or None
+    return None
+
+
+def _as_it_is(ort: ModuleType, model: Model, options: SessionOptions) -> Any:
+    with attending(in_blocks=True) if attends(model.graph) else nullcontext():
+        return _opened(ort, str(model.graph), [], options)
 
 
 def _opened(ort: ModuleType, graph: str | bytes, gpu: list[Any], chosen: SessionOptions) -> Any:
@@ -178,8 +187,7 @@ def _opened(ort: ModuleType, graph: str | bytes, gpu: list[Any], chosen: Session
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # an idle service costs nothing
     options.log_severity_level = 3
-    with apart(graph):
-        engine = ort.InferenceSession(graph, options, [*gpu, "CPUExecutionProvider"])
+    engine = ort.InferenceSession(graph, options, [*gpu, "CPUExecutionProvider"])
     engine._model_bytes = None  # it would keep a graph for providers that are set later
     return engine
 

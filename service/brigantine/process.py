@@ -23,6 +23,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .blocks import environment
 from .discovery import Origin
 from .errors import GenerationFailed, ModelInvalid, NotReady
 from .model import Model
@@ -125,7 +126,7 @@ class ProcessLane:
             command = [sys.executable, "-c", f"from brigantine.process import main; main({theirs.fileno()})"]
             try:
                 self._process = subprocess.Popen(
-                    command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL
+                    command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, env=environment()
                 )
             except OSError:
                 ours.close()

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
 
-__all__ = ["Tensors", "attributes", "graph_with", "prune", "read"]
+__all__ = ["Tensors", "attributes", "graph_with", "mentions", "prune", "read"]
 
 _MOST_BYTES = 2**28
-"""A larger file is left as it is: to write it anew takes some five times its size."""
+"""A larger file is left as it is: to write it anew takes some six times its size."""
 
 
 def graph_with(path: Path, operator: str, most_bytes: int = _MOST_BYTES) -> ModelProto | None:
@@ -27,7 +27,7 @@ def graph_with(path: Path, operator: str, most_bytes: int = _MOST_BYTES) -> Mode
     Raises:
         Exception: the file cannot be read, or is no graph.
     """
-    if not (0 < path.stat().st_size <= most_bytes and _mentions(path, operator.encode())):
+    if path.stat().st_size > most_bytes or not mentions(path, operator):
         return None
     import onnx  # noqa: PLC0415 - most graphs have no such node
 
@@ -35,6 +35,14 @@ def graph_with(path: Path, operator: str, most_bytes: int = _MOST_BYTES) -> Mode
     external = any(weight.data_location == onnx.TensorProto.EXTERNAL for weight in proto.graph.initializer)
     branches = any(item.HasField("g") for node in proto.graph.node for item in node.attribute)
     return None if external or branches else proto
+
+
+def mentions(path: Path, operator: str) -> bool:
+    """Whether the file in `path` has this word somewhere, which costs little to find out."""
+    if not path.stat().st_size:
+        return False
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return content.find(operator.encode()) >= 0
 
 
 def read(graph: GraphProto) -> set[str]:
@@ -76,13 +84,14 @@ class Tensors:
         self._readers = Counter(name for node in graph.node for name in node.input)
         self._readers.update(value.name for value in graph.output)
         given = {value.name for value in graph.input}
+        self._names = {*self._readers, *self.made_by, *given, *(weight.name for weight in graph.initializer)}
         self._weights = {weight.name: weight for weight in graph.initializer if weight.name not in given}
 
     def is_read_once(self, name: str) -> bool:
         """Whether one node reads it, and nobody else."""
         return self._readers[name] == 1
 
-    def weight(self, name: str) -> NDArray[Any] | None:
+    def weight(self, name: str) -> NDArray[np.float32] | None:
         """The values of a weight of float32, which may be kept as float16; None where it is none."""
         import onnx  # noqa: PLC0415
 
@@ -98,13 +107,11 @@ class Tensors:
         return values.astype(np.float32) if is_float else None
 
     def add_weight(self, name: str, values: NDArray[np.float32]) -> str:
-        """A new one; gives its name."""
+        """A new one, named like this; gives the name that it has."""
         import onnx  # noqa: PLC0415
 
+        while name in self._names:
+            name += "_"
+        self._names.add(name)
         self._graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
-
-
-def _mentions(path: Path, word: bytes) -> bool:
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return content.find(word) >= 0

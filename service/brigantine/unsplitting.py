@@ -41,7 +41,7 @@ def _unsplit_one(split: NodeProto, tensors: Tensors) -> list[NodeProto]:
     if product is None or product.op_type != "MatMul" or not tensors.is_read_once(product.output[0]):
         return []
     weight = tensors.weight(product.input[1])
-    is_even = len(split.input) == 1 and "split" not in attributes(split)
+    is_even = len(split.output) > 1 and len(split.input) == 1 and "split" not in attributes(split)
     is_last = attributes(split).get("axis") == -1
     if weight is None or weight.ndim != 2 or not (is_even and is_last) or weight.shape[1] % len(split.output):
         return []

@@ -1,7 +1,5 @@
 """How a CPU attends: queries that are scaled by their weights, and each row apart."""
 
-import os
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
-from brigantine.attention import apart, attentive
+from brigantine.attention import attends, attentive
+from brigantine.blocks import attending
 from brigantine.model import GRAPH, Model
 from brigantine.session import Session, SessionOptions
 from onnx import TensorProto, helper, numpy_helper
@@ -18,7 +17,6 @@ from onnx import TensorProto, helper, numpy_helper
 from tests.parrot import parrot_model
 from tests.scribble import CONFIG, scribble_model
 
-SWITCH = "ORT_GQA_DISABLE_FLASH_ATTENTION"
 HEADS, GROUPS, SIZE, WIDTH, ROOM = 4, 2, 16, 24, 8
 
 
@@ -58,7 +56,7 @@ def graph_of(nodes: list[Any], weights: dict[str, np.ndarray], bias: bool = Fals
     return helper.make_model(graph, opset_imports=opsets, ir_version=9)
 
 
-def attends(query: str, key: str = "", value: str = "", bias: str = "", **attributes: Any) -> Any:
+def attends_to(query: str, key: str = "", value: str = "", bias: str = "", **attributes: Any) -> Any:
     inputs = [query, key, value, "past_key", "past_value", "last", "room"]
     return helper.make_node(
         "GroupQueryAttention",
@@ -79,7 +77,7 @@ PACKED = (HEADS + 2 * GROUPS) * SIZE
 
 
 def packed(**attributes: Any) -> onnx.ModelProto:
-    nodes = [helper.make_node("MatMul", ["x", "w"], ["qkv"]), attends("qkv", **attributes)]
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["qkv"]), attends_to("qkv", **attributes)]
     return graph_of(nodes, {"w": drawn(WIDTH, PACKED)})
 
 
@@ -87,7 +85,7 @@ def kept_as_halves() -> onnx.ModelProto:
     nodes = [
         helper.make_node("Cast", ["w16"], ["w"], to=TensorProto.FLOAT),
         helper.make_node("MatMul", ["x", "w"], ["qkv"]),
-        attends("qkv"),
+        attends_to("qkv"),
     ]
     return graph_of(nodes, {"w16": drawn(WIDTH, PACKED).astype(np.float16)})
 
@@ -100,11 +98,11 @@ def apart_with_biases() -> onnx.ModelProto:
         nodes.append(helper.make_node("MatMul", ["x", f"w{name}"], [f"x{name}"]))
         nodes.append(helper.make_node("Add", [f"b{name}", f"x{name}"], [name]))
         weights |= {f"w{name}": drawn(WIDTH, heads * SIZE), f"b{name}": drawn(heads * SIZE)}
-    return graph_of([*nodes, attends("q", "k", "v")], weights)
+    return graph_of([*nodes, attends_to("q", "k", "v")], weights)
 
 
-def ran(graph: bytes | str, feeds: dict[str, Any]) -> list[np.ndarray]:
-    with apart(graph):
+def ran(graph: bytes | str, feeds: dict[str, Any], in_blocks: bool = True) -> list[np.ndarray]:
+    with attending(in_blocks):
         session = ort.InferenceSession(graph, providers=["CPUExecutionProvider"])
     return [np.asarray(made) for made in session.run(None, feeds)]
 
@@ -132,21 +130,22 @@ def test_a_graph_whose_queries_are_scaled_attends_as_before(
 ):
     path = tmp_path / GRAPH
     onnx.save(made, path)
-    graph = attentive(path)
-    assert graph is not None
-    proto = onnx.load_model_from_string(graph).graph
+    anew = attentive(path)
+    assert anew is not None and not anew.in_blocks
+    proto = onnx.load_model_from_string(anew.graph).graph
     [node] = [node for node in proto.node if node.op_type == "GroupQueryAttention"]
     assert [item.f for item in node.attribute if item.name == "scale"] == [1.0]
-    for before, after in zip(ran(str(path), feeds(tokens)), ran(graph, feeds(tokens)), strict=True):
+    expected, given = ran(str(path), feeds(tokens)), ran(anew.graph, feeds(tokens), in_blocks=False)
+    for before, after in zip(expected, given, strict=True):
         np.testing.assert_allclose(after, before, rtol=1e-4, atol=1e-5)
 
 
 def test_only_queries_are_scaled_and_exactly_where_the_scale_is_a_power_of_two(tmp_path: Path):
     path = tmp_path / GRAPH
     onnx.save(packed(), path)
-    graph = attentive(path)
-    assert graph is not None
-    [scaled] = map(numpy_helper.to_array, onnx.load_model_from_string(graph).graph.initializer)
+    anew = attentive(path)
+    assert anew is not None
+    [scaled] = map(numpy_helper.to_array, onnx.load_model_from_string(anew.graph).graph.initializer)
     expected = drawn(WIDTH, PACKED)
     expected[:, : HEADS * SIZE] /= 4  # the root of 16
     np.testing.assert_array_equal(scaled, expected)
@@ -163,7 +162,7 @@ def makes_its_queries_otherwise() -> onnx.ModelProto:
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["made"]),
         helper.make_node("Relu", ["made"], ["qkv"]),
-        attends("qkv"),
+        attends_to("qkv"),
     ]
     return graph_of(nodes, {"w": drawn(WIDTH, PACKED)})
 
@@ -172,7 +171,7 @@ def adds_what_is_no_weight() -> onnx.ModelProto:
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["made"]),
         helper.make_node("Add", ["made", "made"], ["qkv"]),
-        attends("qkv"),
+        attends_to("qkv"),
     ]
     return graph_of(nodes, {"w": drawn(WIDTH, PACKED)})
 
@@ -181,14 +180,22 @@ def adds_one_number() -> onnx.ModelProto:
     nodes = [
         helper.make_node("MatMul", ["x", "w"], ["made"]),
         helper.make_node("Add", ["made", "b"], ["qkv"]),
-        attends("qkv"),
+        attends_to("qkv"),
     ]
     return graph_of(nodes, {"w": drawn(WIDTH, PACKED), "b": drawn(1)})
 
 
 def is_biased() -> onnx.ModelProto:
-    nodes = [helper.make_node("MatMul", ["x", "w"], ["qkv"]), attends("qkv", bias="bias")]
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["qkv"]), attends_to("qkv", bias="bias")]
     return graph_of(nodes, {"w": drawn(WIDTH, PACKED)}, bias=True)
+
+
+def normalises_its_queries() -> onnx.ModelProto:
+    """As Qwen 3 has it: what comes out of a norm does not depend on a scale before it."""
+    made = packed()
+    made.graph.node[1].input.extend(["", "", "", "", "", "", "", "norm", "norm"])
+    made.graph.initializer.append(numpy_helper.from_array(drawn(SIZE), "norm"))
+    return made
 
 
 def may_be_given_its_weight() -> onnx.ModelProto:
@@ -201,7 +208,7 @@ def may_be_given_its_weight() -> onnx.ModelProto:
     "made",
     [
         reads_its_queries_twice, makes_its_queries_otherwise, adds_what_is_no_weight, adds_one_number, is_biased,
-        may_be_given_its_weight,
+        may_be_given_its_weight, normalises_its_queries,
     ],
 )  # fmt: skip
 def test_what_cannot_be_scaled_by_weights_stays(tmp_path: Path, made: Callable[[], onnx.ModelProto]):
@@ -217,6 +224,34 @@ def test_other_processors_and_other_graphs_are_left_alone(tmp_path: Path, monkey
     onnx.save(packed(), path)
     monkeypatch.setattr("brigantine.attention.platform.machine", lambda: "aarch64")
     assert attentive(path) is None
+
+
+def test_with_one_attention_that_cannot_be_scaled_all_stay_in_blocks(tmp_path: Path):
+    proto = onnx.load(scribble_model(tmp_path) / GRAPH)
+    second = [node for node in proto.graph.node if node.op_type == "GroupQueryAttention"][1]
+    [maker] = [node for node in proto.graph.node if second.input[0] in node.output]
+    proto.graph.node.insert(
+        list(proto.graph.node).index(second), helper.make_node("Identity", ["made"], [maker.output[0]])
+    )
+    maker.output[0] = "made"
+    path = tmp_path / GRAPH
+    onnx.save(proto, path)
+    anew = attentive(path)
+    assert anew is not None and anew.in_blocks
+
+
+def test_large_heads_stay_in_blocks(tmp_path: Path):
+    path = scribble_model(tmp_path, hidden_size=512, num_attention_heads=4, num_key_value_heads=2) / GRAPH
+    anew = attentive(path)
+    assert anew is not None and anew.in_blocks  # it is unmasked and unsplit
+
+
+def test_who_attends_is_found_by_its_name(tmp_path: Path):
+    assert attends(scribble_model(tmp_path) / GRAPH)
+    assert not attends(parrot_model(tmp_path) / GRAPH)
+    empty = tmp_path / "empty.onnx"
+    empty.touch()
+    assert not attends(empty)
 
 
 def test_a_session_makes_the_same_logits(tmp_path: Path):
@@ -236,32 +271,17 @@ def test_a_session_makes_the_same_logits(tmp_path: Path):
     np.testing.assert_allclose(ours[1, :5], np.asarray(expected)[1, :5], rtol=1e-4, atol=1e-5)
 
 
-def test_only_what_was_written_anew_attends_apart():
-    with apart("model.onnx"):
-        assert SWITCH not in os.environ
-    with apart(b""):
-        assert os.environ[SWITCH] == "1"
-    assert SWITCH not in os.environ
-
-
-def test_who_has_set_the_variable_is_obeyed(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv(SWITCH, "0")
-    with apart(b""):
-        assert os.environ[SWITCH] == "0"
-    assert os.environ[SWITCH] == "0"
-
-
-def test_one_graph_is_opened_at_a_time():
-    seen: list[bool] = []
-
-    def open_as_it_is() -> None:
-        with apart("model.onnx"):
-            seen.append(SWITCH in os.environ)
-
-    with apart(b""):
-        other = threading.Thread(target=open_as_it_is)
-        other.start()
-        other.join(0.05)
-        assert not seen
-    other.join(5)
-    assert seen == [False]
+def test_a_session_attends_without_blocks(tmp_path: Path):
+    """To the bit as ONNX Runtime does that is told so, and not as the one that is not."""
+    model = Model.open(scribble_model(tmp_path))
+    anew = attentive(model.graph)
+    assert anew is not None
+    past = np.random.default_rng(0).standard_normal((1, CONFIG["num_key_value_heads"], 160, 16), np.float32)
+    given: dict[str, Any] = {"input_ids": np.arange(9)[None] + 3}
+    for layer in range(CONFIG["num_hidden_layers"]):
+        given |= {f"past_key_values.{layer}.{part}": past for part in ("key", "value")}
+    told = {"seqlens_k": np.array([148], np.int32), "total_sequence_length": np.array(160, np.int32)}
+    without, within = (ran(anew.graph, given | told, in_blocks=one)[0].tobytes() for one in (False, True))
+    session = Session.open(model, SessionOptions(device="cpu"))
+    opened = session._engine.run(["logits"], given | told)[0].tobytes()
+    assert opened == without != within

@@ -45,3 +45,17 @@ def test_a_weight_is_one_that_cannot_be_given_and_is_read_as_float32():
 def test_an_output_is_read_by_who_asks():
     tensors = Tensors(graph())
     assert [tensors.is_read_once(name) for name in ("w32", "y", "u")] == [True, False, False]
+
+
+def test_a_new_weight_has_a_name_of_its_own():
+    sums = graph()
+    tensors = Tensors(sums)
+    made = [tensors.add_weight(name, np.zeros(1, np.float32)) for name in ("y", "w", "w", "x", "new")]
+    assert made == ["y_", "w_", "w__", "x_", "new"]
+    assert [weight.name for weight in sums.initializer][-5:] == made
+
+
+def test_what_is_cast_to_something_else_is_no_weight():
+    sums = graph()
+    sums.node[0].attribute[0].i = TensorProto.DOUBLE
+    assert Tensors(sums).weight("w32") is None

@@ -62,9 +62,19 @@ def test_parts_are_the_same_to_the_bit(outputs: int):
         model(drawn(WIDTH, 97)),
         model(drawn(WIDTH, 96), shows=True),
         model(drawn(2, WIDTH, 96)),
+        model(drawn(WIDTH, 96), outputs=1),
+        model(drawn(WIDTH, 96), num_outputs=None, split=[10, 86]),
         helper.make_model(helper.make_graph([], "empty", [], [])),
     ],
-    ids=["another axis", "an uneven one", "a product that others read", "several weights", "none"],
+    ids=[
+        "another axis",
+        "an uneven one",
+        "a product that others read",
+        "several weights",
+        "one part",
+        "given sizes of old",
+        "none",
+    ],
 )
 def test_what_is_no_such_split_stays(proto: onnx.ModelProto):
     before = proto.graph.SerializeToString()

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from brigantine_text.sampling import Sampling, Wish, choose, likeliest, log_softmax
+from brigantine_text.sampling import Sampling, Wish, _first_above, choose, likeliest, log_softmax
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -96,6 +96,13 @@ def test_the_smallest_and_the_largest_number_have_a_token_that_may_be_drawn(size
             for row, token in zip(logits, choose(logits, [Wish(PLAIN, (), (), uniform)] * 300), strict=True):
                 there = np.flatnonzero(np.isfinite(row))
                 assert token in (there if uniform else there[:1])
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"), [(0.0, 1), (0.4, 1), (0.5, 2), (0.9, 2), (1.0, 2), (np.nextafter(1, 2), 2)]
+)
+def test_the_first_that_is_above_is_one_that_may_be_drawn(wanted: float, found: int):
+    assert _first_above(np.array([0.0, 0.5, 1.0, 1.0]), wanted) == found
 
 
 @given(wishes, st.integers(0, 99))
