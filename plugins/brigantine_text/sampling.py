@@ -12,7 +12,7 @@ __all__ = ["Sampling", "Wish", "choose", "likeliest", "log_softmax"]
 
 Row = NDArray[np.float32]
 
-_LARGE = 4096
+_LARGE = 2048
 """A larger vocabulary is added up by blocks: one by one would take longer than all else about a token's choice."""
 _BLOCK = 128
 """Tokens in a block."""

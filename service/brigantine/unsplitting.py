@@ -1,7 +1,7 @@
 """Unsplitting: a product that is split into parts becomes as many products.
 
-Copying the parts out of one takes a CPU longer than beginning another product: in a small language model, whose gate
-and whose values are often made by one, some 5% of a step. A GPU has it the other way round.
+Copying the parts out of one takes a CPU longer than beginning another product, such as the gate and the values of a
+small language model, which are often made by one. A GPU has it the other way round.
 """
 
 from __future__ import annotations
