@@ -165,6 +165,8 @@ class Brigantine:
             _pass_preflight()
         shared = Shared.create()
         atexit.register(shutil.rmtree, shared.folder, ignore_errors=True)
+        if _workers() > 1:
+            shared.weights.mkdir()
         has_tls = BentoMLContainer.ssl.enabled.get()  # which the doorman does not speak
         circus.Arbiter = supervised(
             circus.Arbiter, Settings.read(), shared, Nest(_WORKERS_NEED), doorman=not has_tls

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from itertools import product
 from pathlib import Path
 from types import ModuleType
@@ -17,9 +17,11 @@ from .buckets import Buckets
 from .errors import ModelInvalid
 from .half import halved
 from .model import Model, TensorSpec
+from .shared import Shared
 from .turns import GPU
 from .unmasking import LAST, MASK, ROOM
 from .upsampling import rewritten
+from .weights import keep, written
 
 __all__ = ["DTYPES", "Device", "Opened", "SessionOptions", "gpu_providers", "on_cpu", "on_gpu"]
 
@@ -38,6 +40,11 @@ DTYPES = {
     "tensor(uint8)": "uint8",
 }
 """What ONNX Runtime's types are to numpy."""
+
+_HOW = {"plain": None, "in_blocks": True, "in_rows": False}
+"""How a graph's attention is computed, by the name of the file in which it is kept."""
+_ROOM = 4
+"""How many times its files a graph may take that is written anew, with its weights in two layouts."""
 
 
 class SessionOptions(BaseModel):
@@ -137,7 +144,8 @@ def _on_gpu(
     ort: ModuleType, graph: str | bytes, model: Model, options: SessionOptions, recorded: bool
 ) -> Opened | None:
     with GPU.use():
-        engine = _opened(ort, graph, gpu_providers(ort, model, options, recorded), options)
+        providers = gpu_providers(ort, model, options, recorded)
+        engine = _opened(ort, graph, providers, _chosen(ort, options))
     if engine.get_providers()[0] == "CPUExecutionProvider":
         return None
     _checked(model, engine, has_gpu=True)
@@ -146,26 +154,48 @@ def _on_gpu(
 
 
 def on_cpu(ort: ModuleType, model: Model, options: SessionOptions) -> Opened:
-    """The graph on a CPU, written anew where that is faster.
+    """The graph on a CPU, written anew where that is faster, with weights that it shares with other workers.
 
     Raises:
         ModelInvalid: it cannot be loaded.
     """
     try:
-        engine = _anew(ort, model, options) or _as_it_is(ort, model, options)
+        engine = _shared(ort, model, options) or _own(ort, model, options)
     except Exception as error:
         raise ModelInvalid(f"{model.graph}: ONNX Runtime cannot load it: {error}") from error
     return Opened(_checked(model, engine, has_gpu=False))
 
 
-def _anew(ort: ModuleType, model: Model, options: SessionOptions) -> Any:
+def _shared(ort: ModuleType, model: Model, options: SessionOptions) -> Any:
+    """The graph out of the file that all workers map; None where there is one alone, or it cannot be."""
+    shared = Shared.found()
+    if shared is None or not shared.weights.is_dir():
+        return None
+    size = sum((model.path / name).stat().st_size for name in model.manifest.files)
+    place = shared.weights / model.name / f"{model.digest}-{options.plain_convolutions:d}"
+    try:
+        graph = written(place, _ROOM * size, lambda folder: _own(ort, model, options, folder))
+        with _attending(_HOW[graph.stem]):
+            chosen = _chosen(ort, options)
+            chosen.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL  # it has been
+            return _opened(ort, str(graph), [], chosen)
+    except Exception as error:
+        log.warning("%s: each worker has weights of its own, they cannot be shared: %s", model.graph, error)
+        return None
+
+
+def _own(ort: ModuleType, model: Model, options: SessionOptions, keep_in: Path | None = None) -> Any:
+    """The graph with weights of its own, which is kept in a folder where there is one to be."""
+    return _anew(ort, model, options, keep_in) or _as_it_is(ort, model, options, keep_in)
+
+
+def _anew(ort: ModuleType, model: Model, options: SessionOptions, keep_in: Path | None) -> Any:
     """The graph as it is written anew for a CPU, ready; None where it runs as it is."""
     try:
         if options.plain_convolutions and (graph := rewritten(model.graph)):
-            return _opened(ort, graph, [], options)
+            return _opened_for(ort, graph, None, options, keep_in)
         if found := attentive(model.graph):
-            with attending(found.in_blocks):
-                return _opened(ort, found.graph, [], options)
+            return _opened_for(ort, found.graph, found.in_blocks, options, keep_in)
     except Exception as error:  # it may run nevertheless, and is the same in each process
         log.warning(
             "%s: runs as it is, it cannot be written anew: %s. It is only slower by that; export it again, or where it "
@@ -176,17 +206,37 @@ def _anew(ort: ModuleType, model: Model, options: SessionOptions) -> Any:
     return None
 
 
-def _as_it_is(ort: ModuleType, model: Model, options: SessionOptions) -> Any:
-    with attending(in_blocks=True) if attends(model.graph) else nullcontext():
-        return _opened(ort, str(model.graph), [], options)
+def _as_it_is(ort: ModuleType, model: Model, options: SessionOptions, keep_in: Path | None) -> Any:
+    in_blocks = True if attends(model.graph) else None
+    return _opened_for(ort, str(model.graph), in_blocks, options, keep_in)
 
 
-def _opened(ort: ModuleType, graph: str | bytes, gpu: list[Any], chosen: SessionOptions) -> Any:
+def _opened_for(
+    ort: ModuleType, graph: str | bytes, in_blocks: bool | None, options: SessionOptions, keep_in: Path | None
+) -> Any:
+    """A graph on a CPU. `in_blocks` is None where it has no attention."""
+    chosen = _chosen(ort, options)
+    if keep_in is not None:
+        [how] = [name for name, one in _HOW.items() if one is in_blocks]
+        keep(chosen, keep_in / f"{how}.onnx")
+    with _attending(in_blocks):
+        return _opened(ort, graph, [], chosen)
+
+
+def _attending(in_blocks: bool | None) -> AbstractContextManager[None]:
+    return nullcontext() if in_blocks is None else attending(in_blocks)
+
+
+def _chosen(ort: ModuleType, chosen: SessionOptions) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = chosen.intra_threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # an idle service costs nothing
     options.log_severity_level = 3
+    return options
+
+
+def _opened(ort: ModuleType, graph: str | bytes, gpu: list[Any], options: Any) -> Any:
     engine = ort.InferenceSession(graph, options, [*gpu, "CPUExecutionProvider"])
     engine._model_bytes = None  # it would keep a graph for providers that are set later
     return engine

@@ -86,6 +86,32 @@ def test_workers_count_as_one_and_one_that_is_killed_is_replaced(tmp_path: Path)
         assert metric(server, answered) == 40
 
 
+def test_workers_have_the_weights_of_a_model_in_memory_once(tmp_path: Path):
+    with serving(tmp_path, BRIGANTINE_WORKERS="2") as server:
+        assert until(lambda: server.log.count("model shakespeare: serving") == 2)
+        for worker in server.workers:
+            mapped = [
+                one for one in worker.memory_maps() if one.path.endswith("/weights") and "shake" in one.path
+            ]
+            resident, share = sum(one.rss for one in mapped), sum(one.pss for one in mapped)
+            assert resident > 12 * 2**20
+            assert share < 0.6 * resident
+        server.workers[0].kill()
+        assert until(lambda: server.log.count("model shakespeare: serving") == 3), server.log
+        written = [
+            {one.path for one in worker.memory_maps() if one.path.endswith("/weights")}
+            for worker in server.workers
+        ]
+        assert written[0] == written[1] and len(written[0]) == 2
+
+
+def test_one_worker_alone_keeps_the_weights_to_itself(tmp_path: Path):
+    with serving(tmp_path, BRIGANTINE_WORKERS="1") as server:
+        assert until(lambda: server.log.count("model shakespeare: serving") == 1)
+        [worker] = server.workers
+        assert not [one for one in worker.memory_maps() if one.path.endswith("/weights")]
+
+
 def test_workers_have_a_share_each_of_the_connections_that_one_client_opens_at_once(tmp_path: Path):
     with serving(tmp_path, BRIGANTINE_WORKERS="2") as server, ExitStack() as clients:
         address = "127.0.0.1", int(server.url.rpartition(":")[2])
