@@ -33,7 +33,7 @@ __all__ = ["GONE", "Caller", "Engine", "Generation", "Making", "Served"]
 
 log = logging.getLogger(__name__)
 
-_WAKE_S = 0.005
+_WAKE_S = 0.002
 """A CPU's cores have other workers' threads to run; one more of this process pays only for a request that lasts."""
 GONE = 499
 """The client hung up; nginx's word for it."""
