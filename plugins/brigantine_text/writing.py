@@ -102,10 +102,23 @@ class Writing(NamedTuple):
         """Nothing is made yet; `prompt` is what its tokens stand for."""
         return cls(task, text=_characters(prompt) if task.echo else b"")
 
-    def wish(self) -> Wish:
-        """For the next token."""
+    @property
+    def length(self) -> int:
+        """Tokens before the last one."""
+        return self.read + len(self.tokens) - 1
+
+    @property
+    def ahead(self) -> int:
+        """How many tokens can be made before the text that they are has to be looked at."""
         task = self.task
-        return Wish(task.sampling, task.prompt, self.tokens, task.uniforms.item(len(self.tokens)))
+        if task.stops or task.logprobs >= 0 or task.sampling.penalises:
+            return 1
+        return len(task.uniforms) - len(self.tokens)
+
+    def wish(self, ahead: int = 0) -> Wish:
+        """For the next token, or for one that comes some behind it; see `ahead`."""
+        task = self.task
+        return Wish(task.sampling, task.prompt, self.tokens, task.uniforms.item(len(self.tokens) + ahead))
 
     def has_read(self, logits: NDArray[np.float32]) -> Writing:
         """The next tokens of the prompt have been read, and gave logits [T, vocabulary]."""
@@ -120,19 +133,28 @@ class Writing(NamedTuple):
         )
         return self._replace(read=read, scored=(*self.scored, *scored), last=logits[-1].copy())
 
-    def has_made(self, token: int, piece: bytes, logits: NDArray[np.float32]) -> tuple[Writing, bool]:
-        """A token has been chosen by `logits` [vocabulary], which is `piece`; and whether a stop ends the text now.
+    def has_made(
+        self, tokens: Sequence[int], pieces: Sequence[bytes], logits: NDArray[np.float32]
+    ) -> tuple[Writing, bool]:
+        """Tokens have been chosen, the last one by `logits` [vocabulary]; and whether a stop ends the text now.
 
         Where there is more text to show, that and its tokens count as told.
+
+        Args:
+            tokens: one, or up to `ahead`.
+            pieces: what these are.
+            logits: of the last one.
         """
-        shown, held, stopped = _cut(self.held, piece, self.task.stops)
-        scored, text = self.scored, self.text + shown
+        scored, text, held, stopped = self.scored, self.text, self.held, False
+        for piece in pieces:
+            shown, held, stopped = _cut(held, piece, self.task.stops)
+            text += shown
         if self.task.logprobs >= 0:
-            scored = (*scored, Scored.of(token, logits, self.task.logprobs))
+            scored = (*scored, Scored.of(tokens[-1], logits, self.task.logprobs))
         told_scored = len(scored) if len(text) > self.told else self.told_scored
         # Not `_replace`: it takes several times as long, and this is done for every token.
         made = Writing(
-            self.task, self.place, self.cached, self.read, (*self.tokens, token), text, held, scored, len(text),
+            self.task, self.place, self.cached, self.read, (*self.tokens, *tokens), text, held, scored, len(text),
             told_scored,
         )  # fmt: skip
         return made, stopped

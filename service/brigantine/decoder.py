@@ -144,10 +144,9 @@ class Decoder:
             lengths: how many come before it.
         """
         with self._lock:
-            slots = self._slots.gather(places) if self._all is None else map(self._slots.slot_of, places)
-            logits = self._run(list(slots), [[token] for token in tokens], lengths)
-            for place, length in zip(places, lengths, strict=True):
-                self._slots.has_grown(place, length + 1)
+            slots = self._slots.gather(places) if self._all is None else [*map(self._slots.slot_of, places)]
+            logits = self._run(slots, [[token] for token in tokens], lengths)
+            self._slots.have_grown(slots, lengths)
         return logits[:, 0]
 
     def read_at_once(self, tokens: Sequence[int]) -> Logits:
@@ -175,19 +174,23 @@ class Decoder:
         first = min(slots)
         rows = [slot - first for slot in slots]
         batch = self._batch(first, len(rows), len(tokens[0]))
-        for row, several, start in zip(rows, tokens, past, strict=True):
-            batch.write(row, several, start)
-        logits = batch.run().astype(np.float32)  # its own, since the next run writes there
-        return logits if rows == sorted(rows) else logits[rows]
+        if rows != (there := sorted(rows)):
+            whose = list(map(rows.index, there))
+            tokens, past = [tokens[one] for one in whose], [past[one] for one in whose]
+        batch.write(tokens, past)
+        logits = batch.run()
+        # Its own, since the next run writes there.
+        return logits.astype(np.float32) if rows == there else logits[rows].astype(np.float32, copy=False)
 
     def _run_all(
         self, batch: _Batch, slots: Sequence[int], tokens: Sequence[Sequence[int]], past: Sequence[int]
     ) -> Logits:
         """One token more for each of N slots, beside all others: what these make goes where nothing is kept."""
-        for slot, filled in enumerate(self._slots.filled):
-            batch.write(slot, [0], min(filled, self.context - 1))
+        all_past = [min(filled, self.context - 1) for filled in self._slots.filled]
+        all_tokens: list[Sequence[int]] = [[0]] * len(all_past)
         for slot, several, start in zip(slots, tokens, past, strict=True):
-            batch.write(slot, several, start)
+            all_tokens[slot], all_past[slot] = several, start
+        batch.write(all_tokens, all_past)
         return batch.run()[slots].astype(np.float32, copy=False)
 
     def _bound(self, first: int, rows: int, length: int, record: bool = False) -> _Batch:
@@ -313,13 +316,15 @@ class _Mask:
         self._columns: NDArray[Any] = np.arange(context)
         self.arrays: dict[str, NDArray[Any]] = {MASK: self._mask}
 
-    def write(self, row: int, past: int, end: int) -> None:
-        """A row has tokens up to `end`, those from `past` on being new."""
-        if self._ends[row] == past:
-            self._mask[row, past:end] = 1
-        else:
-            self._mask[row] = self._columns < end
-        self._ends[row] = end
+    def write(self, past: Sequence[int], length: int) -> None:
+        """Each row has `length` new tokens behind `past` others."""
+        for row, start in enumerate(past):
+            end = start + length
+            if self._ends[row] == start:
+                self._mask[row, start:end] = 1
+            else:
+                self._mask[row] = self._columns < end
+            self._ends[row] = end
 
 
 class _Lengths:
@@ -329,9 +334,10 @@ class _Lengths:
         self._last = np.zeros(rows, np.int32)
         self.arrays: dict[str, NDArray[Any]] = {LAST: self._last, ROOM: np.asarray(context, np.int32)}
 
-    def write(self, row: int, _past: int, end: int) -> None:
+    def write(self, past: Sequence[int], length: int) -> None:
         """As `_Mask.write`."""
-        self._last[row] = end - 1
+        self._last[:] = past
+        self._last += length - 1
 
 
 class _Batch:
@@ -353,21 +359,20 @@ class _Batch:
         known = {_IDS: ids, **told.arrays}
         if self._positions is not None:
             known[_POSITIONS] = self._positions
-        for row in range(len(ids)):
-            self.write(row, [0] * ids.shape[1], 0)  # what can be recorded
+        self.write(ids, [0] * len(ids))  # what can be recorded
         self._run: Callable[[], None] = session.bound(
             {name: View.of(array) for name, array in known.items()} | dict(inputs),
             {_LOGITS: View.of(logits), **outputs},
             record,
         )
 
-    def write(self, row: int, tokens: Sequence[int], past: int) -> None:
-        """A row goes on with T tokens, behind so many others."""
-        end = past + len(tokens)
-        self._ids[row] = tokens
-        self._told.write(row, past, end)
+    def write(self, tokens: Sequence[Sequence[int]] | NDArray[Any], past: Sequence[int]) -> None:
+        """All rows go on with T tokens each, `tokens` [N, T], behind as many as `past` [N] says."""
+        length = self._ids.shape[1]
+        self._ids[:] = tokens
+        self._told.write(past, length)
         if self._positions is not None:
-            self._positions[row] = range(past, end)
+            self._positions[:] = np.add.outer(past, np.arange(length))
 
     def run(self) -> NDArray[Any]:
         """The logits [N, T, vocabulary] of all rows, until the next run."""

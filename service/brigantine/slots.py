@@ -39,6 +39,8 @@ class Slots:
         self.filled = [0] * slots
         """Tokens that each slot has, of a sequence that has ended, too."""
         self._used_at = [0] * slots
+        self._gathered: list[int] = []  # the places, by their identities, that were asked for last
+        self._there: list[int] = []  # their slots
         self._clock = itertools.count(1)
 
     @property
@@ -61,6 +63,7 @@ class Slots:
             one: where for one, where in self._slot_of.items() if where != slot
         }  # who had it is gone
         self._slot_of[id(place)] = slot
+        self._gathered = []  # this one may have the identity of one that is gone
         self._owners[slot] = ref(place)
         self._beginnings[slot] = tuple(tokens[:known])
         self.filled[slot] = known
@@ -77,9 +80,10 @@ class Slots:
         self.filled[slot] = len(tokens)
         self._beginnings[slot] = tuple(tokens[: len(tokens) // self._chunk * self._chunk])
 
-    def has_grown(self, place: Place, length: int) -> None:
-        """The sequence has so many tokens by now."""
-        self.filled[self._slot_of[id(place)]] = length
+    def have_grown(self, slots: Sequence[int], lengths: Sequence[int]) -> None:
+        """The sequence in each of these slots has one token more than so many."""
+        for slot, length in zip(slots, lengths, strict=True):
+            self.filled[slot] = length + 1
 
     def forget(self) -> None:
         """Give back the memory of what is kept for later, unless a sequence has a place."""
@@ -90,15 +94,17 @@ class Slots:
 
     def gather(self, places: Sequence[Place]) -> list[int]:
         """Let these sequences have the first slots, beside each other; gives the slot of each."""
-        there = [self._slot_of[id(place)] for place in places]
-        if max(there, default=0) < len(there):
-            return there
-        slots = set(there)
-        holes = [slot for slot in range(len(places)) if slot not in slots]
-        away = sorted(slot for slot in slots if slot >= len(places))
+        who = list(map(id, places))
+        if who != self._gathered:
+            self._bring_together({self._slot_of[one] for one in who})
+            self._gathered, self._there = who, [self._slot_of[one] for one in who]
+        return self._there
+
+    def _bring_together(self, slots: set[int]) -> None:
+        holes = [slot for slot in range(len(slots)) if slot not in slots]
+        away = sorted(slot for slot in slots if slot >= len(slots))
         for hole, slot in zip(holes, away, strict=True):
             self._swap(hole, slot)
-        return [self._slot_of[id(place)] for place in places]
 
     def _is_free(self, slot: int) -> bool:
         owner = self._owners[slot]

@@ -50,7 +50,7 @@ class Cache:
     def grow(self, held: Held, token: int) -> None:
         held.tokens = [*held.tokens, token]
         self._write(held, [token])
-        self.slots.has_grown(held.place, held.length)
+        self.slots.have_grown([self.slots.slot_of(held.place)], [held.length - 1])
 
     def _write(self, held: Held, tokens: list[int]) -> None:
         slot = self.slots.slot_of(held.place)

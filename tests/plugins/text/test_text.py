@@ -131,6 +131,55 @@ def test_the_models_own_end_ends_it(engine: Engine, monkeypatch: pytest.MonkeyPa
     assert made.info["usage"]["completion_tokens"] <= 6
 
 
+@pytest.mark.parametrize(
+    ("burst_s", "asked", "steps"),
+    [
+        (math.inf, {}, 2),  # the prompt is read in one of them, with which comes the first token
+        (0.0, {}, 40),
+        (math.inf, {"stop": "zzzz"}, 40),
+        (math.inf, {"logprobs": 1}, 40),
+        (math.inf, {"frequency_penalty": 0.5}, 40),
+        (math.inf, {"temperature": 0.0}, 2),
+    ],
+)
+def test_a_short_step_makes_several_tokens_where_nobody_looks_at_each(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, burst_s: float, asked: dict[str, Any], steps: int
+):
+    taken: list[int] = []
+    step = TextPlugin.step
+
+    def counted(self: TextPlugin, states: Any) -> Any:
+        taken.append(len(states))
+        return step(self, states)
+
+    monkeypatch.setattr("brigantine_text.plugin._BURST_S", burst_s)
+    with monkeypatch.context() as patch:
+        patch.setattr(TextPlugin, "step", counted)
+        made = one(engine, prompt="tea", max_tokens=40, seed=9, **asked)
+    assert (made.info["usage"]["completion_tokens"], len(taken)) == (40, steps)
+
+    monkeypatch.setattr("brigantine_text.plugin._BURST_S", 0.0)
+    again = one(engine, prompt="tea", max_tokens=40, seed=9, **asked)
+    assert (again.body, again.info["finish_reason"]) == (made.body, made.info["finish_reason"])
+
+
+def test_texts_that_end_within_a_burst_end_where_they_would(engine: Engine, monkeypatch: pytest.MonkeyPatch):
+    """One by its length, another one by the model's own end, with others that go on."""
+    monkeypatch.setattr(plugin_of(engine, "scribble"), "ends", frozenset(range(270, 288)))
+    bodies = [{"prompt": "tea", "max_tokens": 5 + 9 * k, "seed": k} for k in range(6)]
+
+    async def together() -> list[Media]:
+        made = await asyncio.gather(*(engine.generate("scribble", body) for body in bodies))
+        return [generation.media[0] for generation in made]
+
+    in_bursts, in_steps = [], []
+    for burst_s, texts in ((math.inf, in_bursts), (0.0, in_steps)):
+        monkeypatch.setattr("brigantine_text.plugin._BURST_S", burst_s)
+        texts += asyncio.run(together())
+    assert [(text.body, text.info) for text in in_bursts] == [(text.body, text.info) for text in in_steps]
+    assert {text.info["finish_reason"] for text in in_bursts} == {"stop", "length"}
+
+
 def test_several_texts_have_seeds_of_their_own(engine: Engine):
     generation = asyncio.run(
         engine.generate("scribble", {"prompt": "tea", "n": 3, "seed": 5, "max_tokens": 12})

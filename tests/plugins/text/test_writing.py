@@ -24,7 +24,7 @@ def written(pieces: list[bytes], stops: tuple[bytes, ...] = ()) -> tuple[bytes, 
     writing, stopped = Writing.begin(task(stops), b""), False
     shown: list[bytes] = []
     for piece in pieces:
-        writing, stopped = writing.has_made(1, piece, NO_LOGITS)
+        writing, stopped = writing.has_made([1], [piece], NO_LOGITS)
         shown.append(writing.text)
         if stopped:
             break
@@ -83,7 +83,7 @@ def test_the_beginning_of_a_stop_is_held_back_until_it_is_none():
 
 def test_an_echo_begins_with_the_prompt_which_no_stop_ends():
     begun = Writing.begin(task((b"x",), echo=True), b"axe ")
-    after, stopped = begun.has_made(1, b"b", NO_LOGITS)
+    after, stopped = begun.has_made([1], [b"b"], NO_LOGITS)
     assert (after.whole(), stopped) == (b"axe b", False)
 
 
