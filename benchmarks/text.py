@@ -155,7 +155,7 @@ def check_greedy(bench: Bench, workers: dict[str, Worker], port: int) -> None:
             answer = client.post(url, json=asked, headers={"accept": "application/json"}).raise_for_status()
             ours.append([bytes(token["bytes"]) for token in answer.json()["data"][0]["logprobs"]])
     for name, worker in workers.items():
-        if name == "brigantine":
+        if name.startswith("brigantine"):
             continue
         theirs = [
             [bench.vocabulary.pieces[token] for token in text]
@@ -169,7 +169,10 @@ def run(bench: Bench, home: Path, rounds: int) -> None:
     python, laid = peers_python(home), home / "text" / bench.model.name
     face = hugging_face(bench.model, laid / "hf")
     commands: dict[str, Sequence[str | Path]] = {
-        "brigantine": [sys.executable, Path(__file__).with_name("text_inside.py"), bench.model],
+        **{
+            name: [sys.executable, Path(__file__).with_name("text_inside.py"), bench.model, threads]
+            for name, threads in (("brigantine", "1"), ("brigantine 2", "2"))
+        },
         **{f"transformers {n}": [python, "text_transformers.py", face, str(n)] for n in (1, 2)},
         "genai": [python, "text_genai.py", genai(bench.model, laid / "genai", None)],
         **{

@@ -1,4 +1,6 @@
-"""The product without HTTP, as a worker like its peers (see `peers/text_worker.py`): `python text_inside.py FOLDER`
+"""The product without HTTP, as a worker like its peers (see `peers/text_worker.py`):
+
+    python text_inside.py FOLDER [THREADS]
 
 It tells how many tokens each text has, and not which: these the product gives on request only, which costs.
 """
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -17,8 +20,9 @@ from brigantine.settings import Settings
 from peers.text_worker import Writer, serve
 
 
-def load(folder: Path) -> tuple[Engine, Writer]:
+def load(folder: Path, threads: int = 1) -> tuple[Engine, Writer]:
     os.environ["BRIGANTINE_MODELS_DIR"] = str(folder.parent)
+    os.environ["BRIGANTINE_MODEL_OPTIONS"] = json.dumps({folder.name: {"intra_threads": threads}})
     engine = Engine.start(Settings.read(), only=folder.name)
     gc.collect()
     gc.freeze()  # as the service does
@@ -33,6 +37,6 @@ def load(folder: Path) -> tuple[Engine, Writer]:
 
 
 if __name__ == "__main__":
-    started, writer = load(Path(sys.argv[1]))
+    started, writer = load(Path(sys.argv[1]), *map(int, sys.argv[2:]))
     serve(writer, {})
     started.close()
