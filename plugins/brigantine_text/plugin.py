@@ -148,7 +148,9 @@ class TextPlugin(Plugin[TextParams]):
         if going:
             ready = [writings[index] for index in going]
             places = [one.place for one in ready if one.place is not None]
-            made = self.decoder.decode(places, [one.tokens[-1] for one in ready], [one.length for one in ready])
+            made = self.decoder.decode(
+                places, [one.tokens[-1] for one in ready], [one.length for one in ready]
+            )
             logits = dict(zip(going, made, strict=True))
         room = _STEP_TOKENS
         for index, one in enumerate(writings):
