@@ -30,8 +30,8 @@ _TYPE = "text/plain; charset=utf-8"
 _STEP_TOKENS = 32
 """Tokens of prompts that are read in one step beside the texts that go on: as much work as a step of these."""
 _BURST_S = 0.001
-"""Within which texts go on by more than one token in a step: what is done between two steps takes a sixth of a step
-of one text of a small model, and hardly more for several tokens than for one."""
+"""After which a step makes no further tokens: what is done between two steps takes a sixth of a step of one text of a
+small model, and hardly more for several tokens than for one."""
 _SPELLED = 4096
 """Tokens of which is kept how they are told: that is most of what a log probability takes."""
 

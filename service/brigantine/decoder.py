@@ -142,7 +142,13 @@ class Decoder:
             places: theirs.
             tokens: the token that each goes on with.
             lengths: how many come before it.
+
+        Raises:
+            ValueError: they are not as many of each.
         """
+        if not len(places) == len(tokens) == len(lengths):
+            got = f"{len(places)} places, {len(tokens)} tokens and {len(lengths)} lengths"
+            raise ValueError(f"decode: expected a token and a length for each place, got {got}")
         with self._lock:
             slots = self._slots.gather(places) if self._all is None else [*map(self._slots.slot_of, places)]
             logits = self._run(slots, [[token] for token in tokens], lengths)
@@ -372,7 +378,7 @@ class _Batch:
         self._ids[:] = tokens
         self._told.write(past, length)
         if self._positions is not None:
-            self._positions[:] = np.add.outer(past, np.arange(length))
+            self._positions[:] = [range(start, start + length) for start in past]
 
     def run(self) -> NDArray[Any]:
         """The logits [N, T, vocabulary] of all rows, until the next run."""

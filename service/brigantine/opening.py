@@ -43,8 +43,8 @@ DTYPES = {
 
 _HOW = {"plain": None, "in_blocks": True, "in_rows": False}
 """How a graph's attention is computed, by the name of the file in which it is kept."""
-_ROOM = 4
-"""How many times its files a graph may take that is written anew, with its weights in two layouts."""
+_ROOM = 5
+"""How many times its files a graph may take: weights of two bytes are kept as floats of four, in two layouts."""
 
 
 class SessionOptions(BaseModel):
@@ -55,7 +55,7 @@ class SessionOptions(BaseModel):
     device: Device = "auto"
     """`auto` takes a CUDA device when there is one."""
     intra_threads: int = Field(default=1, ge=1, le=256)
-    """Threads inside one run on a CPU: with two, one text of a small model comes 1.5 times as fast, while both cores are
+    """Threads inside one run on a CPU: with two, one text of a small model comes 1.4 times as fast, and both cores are
     busy with it. With more than one, a row's bits may depend on its batch."""
     plain_convolutions: bool = True
     """Compute transposed convolutions as plain ones: on an x86 CPU up to 1.5 times as fast, on a GPU where otherwise
@@ -198,6 +198,10 @@ def _anew(ort: ModuleType, model: Model, options: SessionOptions, keep_in: Path 
         if found := attentive(model.graph):
             return _opened_for(ort, found.graph, found.in_blocks, options, keep_in)
     except Exception as error:  # it may run nevertheless, and is the same in each process
+        if (
+            keep_in is not None
+        ):  # what could only not be kept is written anew by all who have it for themselves
+            raise
         log.warning(
             "%s: runs as it is, it cannot be written anew: %s. It is only slower by that; export it again, or where it "
             "has upsampling layers set BRIGANTINE_PLAIN_CONVOLUTIONS=false to be spared this line",

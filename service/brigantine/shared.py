@@ -14,7 +14,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["Shared", "locked"]
+__all__ = ["Shared"]
 
 _VARIABLE = "_BRIGANTINE_SHARED_DIR"
 _PREFIX = "brigantine-run-"
@@ -50,7 +50,7 @@ class Shared:
         cls._sweep()
         shared = cls(Path(tempfile.mkdtemp(prefix=_PREFIX)))
         # For as long as this process lives, or one that it has forked; systemd-tmpfiles(8) heeds it, too.
-        locked(os.open(shared.folder, os.O_RDONLY), fcntl.LOCK_SH)
+        _locked(os.open(shared.folder, os.O_RDONLY), fcntl.LOCK_SH)
         shared.counts.mkdir()
         os.mkfifo(shared._answering)  # of which the kernel knows whether anybody has it open
         shared._door.touch()
@@ -81,7 +81,7 @@ class Shared:
             os.write(told, b"!")
         door = os.open(self._door, os.O_RDONLY)
         deadline = time.monotonic() + _PATIENCE_S
-        while not locked(door, fcntl.LOCK_SH) and time.monotonic() < deadline:
+        while not _locked(door, fcntl.LOCK_SH) and time.monotonic() < deadline:
             time.sleep(_TICK_S)
         os.close(door)
         return told
@@ -116,14 +116,13 @@ class Shared:
 def _remove_unlocked(folder: Path) -> None:
     held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        if locked(held, fcntl.LOCK_EX):
+        if _locked(held, fcntl.LOCK_EX):
             shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(held)
 
 
-def locked(file: int, how: int) -> bool:
-    """Whether an open file could be locked for this process at once; `how` is one of flock(2)'s."""
+def _locked(file: int, how: int) -> bool:
     try:
         fcntl.flock(file, how | fcntl.LOCK_NB)
     except OSError:

@@ -39,8 +39,8 @@ class Slots:
         self.filled = [0] * slots
         """Tokens that each slot has, of a sequence that has ended, too."""
         self._used_at = [0] * slots
-        self._gathered: list[int] = []  # the places, by their identities, that were asked for last
-        self._there: list[int] = []  # their slots
+        self._gathered: list[int] | None = None  # the places, by their identities, that were asked for last
+        self._there: tuple[int, ...] = ()  # their slots
         self._clock = itertools.count(1)
 
     @property
@@ -63,7 +63,7 @@ class Slots:
             one: where for one, where in self._slot_of.items() if where != slot
         }  # who had it is gone
         self._slot_of[id(place)] = slot
-        self._gathered = []  # this one may have the identity of one that is gone
+        self._gathered = None  # this one may have the identity of one that is gone
         self._owners[slot] = ref(place)
         self._beginnings[slot] = tuple(tokens[:known])
         self.filled[slot] = known
@@ -92,12 +92,13 @@ class Slots:
             self._beginnings = [()] * len(self._owners)
             self.filled = [0] * len(self._owners)
 
-    def gather(self, places: Sequence[Place]) -> list[int]:
+    def gather(self, places: Sequence[Place]) -> tuple[int, ...]:
         """Let these sequences have the first slots, beside each other; gives the slot of each."""
         who = list(map(id, places))
         if who != self._gathered:
+            self._gathered = None  # of two that should move one may
             self._bring_together({self._slot_of[one] for one in who})
-            self._gathered, self._there = who, [self._slot_of[one] for one in who]
+            self._gathered, self._there = who, tuple(self._slot_of[one] for one in who)
         return self._there
 
     def _bring_together(self, slots: set[int]) -> None:

@@ -17,8 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .shared import locked
-
 __all__ = ["keep", "written"]
 
 _FILE = "weights"
@@ -53,21 +51,30 @@ def written(folder: Path, size: int, write: Callable[[Path], object]) -> Path:
         write: is given a folder in which to put one graph, by way of `keep`.
 
     Raises:
-        OSError: there is no room, or another process takes too long.
+        OSError: there is no room, another process takes too long, or could not do it.
         ValueError: the graph's weights do not lie where kernels expect them.
         Exception: as `write` does.
     """
     folder.parent.mkdir(exist_ok=True)
+    refused = folder.with_suffix(".refused")
     with _alone(folder.parent):
+        if refused.exists():
+            raise OSError(refused.read_text())
         if not folder.exists():
-            _make(folder, size, write)
-    [graph] = folder.glob("*.onnx")
+            try:
+                _make(folder, size, write)
+            except (
+                Exception
+            ) as error:  # for all others, too: to find it out takes as long as to load a model twice
+                refused.write_text(str(error))
+                raise
+        [graph] = folder.glob("*.onnx")
     return graph
 
 
 def _make(folder: Path, size: int, write: Callable[[Path], object]) -> None:
     for other in folder.parent.iterdir():
-        shutil.rmtree(other)
+        shutil.rmtree(other) if other.is_dir() else other.unlink()
     free = shutil.disk_usage(folder.parent).free
     if free < size:
         raise OSError(f"expected {size} bytes free in {folder.parent}, got {free}; give it more room")
@@ -87,13 +94,21 @@ def _alone(folder: Path) -> Generator[None]:
     held = os.open(folder, os.O_RDONLY)
     try:
         deadline = time.monotonic() + _PATIENCE_S
-        while not locked(held, fcntl.LOCK_EX):
+        while not _locked(held):
             if time.monotonic() > deadline:
                 raise TimeoutError(f"another worker has been at it for {_PATIENCE_S:g} s")
             time.sleep(_TICK_S)
         yield
     finally:
         os.close(held)
+
+
+def _locked(file: int) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _check(folder: Path) -> None:

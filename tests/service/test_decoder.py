@@ -99,6 +99,15 @@ def test_company_changes_no_bit(folders: Path, kind: str):
             assert begun[row][1].tobytes() + made.tobytes() == alone(PROMPTS[row])
 
 
+def test_as_many_tokens_as_places_are_asked_for(folders: Path):
+    decoder = Decoder(opened(folders / "scribble"), 160)
+    places = [read(decoder, prompt)[0] for prompt in PROMPTS[:2]]
+    lengths = [len(prompt) for prompt in PROMPTS[:2]]
+    for wrong in ((places, [11], lengths), (places, [11, 12], lengths[:1]), (places[:1], [11, 12], lengths)):
+        with pytest.raises(ValueError, match="a token and a length for each place"):
+            decoder.decode(*wrong)
+
+
 def test_lengths_give_the_bits_of_a_mask(folders: Path):
     told, masked = (opened(folders / name) for name in ("scribble", "masked"))
     assert told.is_unmasked

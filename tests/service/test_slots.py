@@ -180,3 +180,27 @@ def test_a_place_is_free_as_soon_as_nothing_refers_to_it():
         assert cache.begin([1]) is not None
     finally:
         gc.enable()
+
+
+def test_when_one_could_not_be_moved_the_others_are_found_where_they_are(monkeypatch: pytest.MonkeyPatch):
+    cache = Cache(HostTensors((2, 4, 1, CONTEXT, 1), np.float32))
+    held = [found[0] for token in range(4) if (found := cache.begin([token])) is not None]
+    places = [one.place for one in held]
+    assert cache.slots.gather(places[:2]) == (0, 1)
+    swap, moved = cache.tensors.swap, []
+
+    def fail_the_second(one: int, other: int, length: int) -> None:
+        if moved:
+            raise MemoryError
+        moved.append((one, other))
+        swap(one, other, length)
+
+    monkeypatch.setattr(cache.tensors, "swap", fail_the_second)
+    with pytest.raises(MemoryError):
+        cache.slots.gather(places[2:])
+    monkeypatch.undo()
+    for some in ([0, 1], [2], [1, 2, 3]):
+        slots = cache.slots.gather([places[one] for one in some])
+        assert list(slots) == [cache.slots.slot_of(places[one]) for one in some]
+    assert [cache.content(one) for one in held] == [[0], [1], [2], [3]]
+    assert cache.slots.gather([]) == ()

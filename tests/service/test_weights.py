@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,11 +18,11 @@ import onnx
 import pytest
 from brigantine import weights
 from brigantine.model import MANIFEST, Manifest, Model, TensorSpec, sha256_of
-from brigantine.opening import SessionOptions
+from brigantine.opening import _ROOM, SessionOptions
 from brigantine.session import Session
 from brigantine.shared import Shared
 from brigantine.store import Store
-from brigantine.weights import written
+from brigantine.weights import keep, written
 from onnx import TensorProto, helper, numpy_helper
 
 from tests.scribble import scribble_model
@@ -129,8 +131,9 @@ def alone(model: Model, monkeypatch: pytest.MonkeyPatch, **options: Any) -> str:
 
 
 def kept(shared: Shared) -> list[Path]:
-    """The files that are kept, each with the name of its model."""
-    return sorted(file.relative_to(shared.weights) for file in shared.weights.rglob("*") if file.is_file())
+    """The files that are kept, each with the name of its model; not what says why they could not be."""
+    files = [file for file in shared.weights.rglob("*") if file.is_file() and file.suffix != ".refused"]
+    return sorted(file.relative_to(shared.weights) for file in files)
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -152,7 +155,9 @@ def test_two_processes_map_one_file_and_make_the_bits_of_one_that_is_alone(
     assert first[0] == second[0] == own[0]
     assert own[1] == []
     [[_, file]] = first[1]
-    assert Path(file).stat().st_size > (path / "model.onnx").stat().st_size
+    whole = sum(one.stat().st_size for one in Path(file).parent.iterdir())
+    graph = (path / "model.onnx").stat().st_size
+    assert graph < whole < _ROOM * graph
 
 
 def test_what_is_kept_is_written_once_and_what_is_broken_not_used(
@@ -230,6 +235,26 @@ def test_without_room_each_has_its_own(
     assert kept(several) == []
 
 
+@pytest.mark.parametrize("name", SHIPPED)
+def test_what_cannot_be_kept_is_computed_in_no_other_way(
+    name: str, several: Shared, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    """Not as the file has it, which could perhaps be kept, and has other bits than one alone."""
+    model = Model.open(Store().find()[name].path)
+    expected = alone(model, monkeypatch)
+    kept_in: list[Path] = []
+
+    def fail_once(options: Any, graph: Path) -> None:
+        keep(options, graph if kept_in else graph / "no" / "folder")
+        kept_in.append(graph)
+
+    monkeypatch.setattr("brigantine.opening.keep", fail_once)
+    for _ in range(3):
+        assert hashed(Session.open(model, ON_CPU).run(fed(model))) == expected
+    assert (kept(several), len(kept_in)) == ([], 1), "who comes later hears that it could not be done"
+    assert caplog.text.count(CANNOT) == 3
+
+
 def test_a_graph_that_cannot_be_loaded_is_refused_as_ever(tmp_path: Path, several: Shared):
     model = product(tmp_path / "product", 2**15)
     model.graph.write_bytes(b"no graph")
@@ -253,7 +278,10 @@ def test_what_was_not_finished_is_written_anew(tmp_path: Path):
 
     with pytest.raises(RuntimeError, match="no more"):
         written(folder, 0, fail)
-    assert list(folder.parent.iterdir()) == []
+    with pytest.raises(OSError, match="no more"):
+        written(folder, 0, fail)
+    assert [one.name for one in folder.parent.iterdir()] == ["digest.refused"]
+    (folder.parent / "digest.refused").unlink()
 
     command = [sys.executable, "-c", WRITER, folder]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as killed:
@@ -267,19 +295,19 @@ def test_what_was_not_finished_is_written_anew(tmp_path: Path):
 
 
 def test_several_at_once_write_it_once(tmp_path: Path):
-    folder, begun = tmp_path / "model" / "digest", []
+    folder, begun, found = tmp_path / "model" / "digest", [], []
     model = helper.make_model(helper.make_graph([], "nothing", [], []))
 
     def write(to: Path) -> None:
         begun.append(to)
         onnx.save(model, to / "whole.onnx")
 
-    threads = [threading.Thread(target=written, args=(folder, 0, write)) for _ in range(8)]
+    threads = [threading.Thread(target=lambda: found.append(written(folder, 0, write))) for _ in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(20)
-    assert len(begun) == 1
+    assert (len(begun), found) == (1, [folder / "whole.onnx"] * 8)
 
 
 def test_who_takes_too_long_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -288,6 +316,19 @@ def test_who_takes_too_long_is_not_waited_for(tmp_path: Path, monkeypatch: pytes
     command = [sys.executable, "-c", WRITER, folder]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None and other.stdout.readline() == b"begun\n"
-        with pytest.raises(TimeoutError, match=r"another worker has been at it for 0\.05 s"):
-            written(folder, 0, lambda _: None)
-        other.kill()
+        try:
+            with pytest.raises(TimeoutError, match=r"another worker has been at it for 0\.05 s"):
+                written(folder, 0, lambda _: None)
+        finally:
+            other.kill()
+
+
+def test_where_nothing_can_be_locked_nobody_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def flock(*_: int) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    begin = time.monotonic()
+    with pytest.raises(OSError, match="No locks available"):
+        written(tmp_path / "model" / "digest", 0, lambda _: None)
+    assert time.monotonic() - begin < weights._PATIENCE_S / 2

@@ -172,12 +172,38 @@ def test_texts_that_end_within_a_burst_end_where_they_would(engine: Engine, monk
         made = await asyncio.gather(*(engine.generate("scribble", body) for body in bodies))
         return [generation.media[0] for generation in made]
 
-    in_bursts, in_steps = [], []
-    for burst_s, texts in ((math.inf, in_bursts), (0.0, in_steps)):
+    made: list[list[Media]] = []
+    for burst_s in (math.inf, 0.0):
         monkeypatch.setattr("brigantine_text.plugin._BURST_S", burst_s)
-        texts += asyncio.run(together())
+        made.append(asyncio.run(together()))
+    in_bursts, in_steps = made
     assert [(text.body, text.info) for text in in_bursts] == [(text.body, text.info) for text in in_steps]
     assert {text.info["finish_reason"] for text in in_bursts} == {"stop", "length"}
+
+
+def test_a_burst_that_fails_is_made_again_by_those_who_are_not_to_blame(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+):
+    """After it has written some tokens into the cache of all of them."""
+    decoder = plugin_of(engine, "scribble").decoder
+    decode, calls = decoder.decode, []
+    bodies = [{"prompt": "tea", "max_tokens": 30, "seed": seed} for seed in range(4)]
+
+    def failing(places: Any, tokens: Any, lengths: Any) -> Any:
+        calls.append(len(places))
+        if len(places) > 1 and max(lengths) > 12:
+            raise RuntimeError("too many")
+        return decode(places, tokens, lengths)
+
+    async def together() -> list[bytes]:
+        made = await asyncio.gather(*(engine.generate("scribble", body) for body in bodies))
+        return [generation.media[0].body for generation in made]
+
+    monkeypatch.setattr("brigantine_text.plugin._BURST_S", math.inf)
+    expected = [one(engine, **body).body for body in bodies]
+    monkeypatch.setattr(decoder, "decode", failing)
+    assert asyncio.run(together()) == expected
+    assert max(calls) > 1
 
 
 def test_several_texts_have_seeds_of_their_own(engine: Engine):

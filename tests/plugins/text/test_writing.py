@@ -69,6 +69,17 @@ def test_what_is_no_utf8_is_replaced_and_nothing_is_shown_that_is_taken_back(raw
     ]
 
 
+@given(st.binary(max_size=12), st.lists(st.integers(0, 99)), st.integers(1, 4))
+def test_several_pieces_at_once_come_to_the_same(raw: bytes, cuts: list[int], size: int):
+    pieces = in_pieces(raw, cuts)
+    writing = Writing.begin(task(), b"")
+    for start in range(0, len(pieces), size):
+        some = pieces[start : start + size]
+        writing, stopped = writing.has_made([1] * len(some), some, NO_LOGITS)
+        assert not stopped
+    assert (writing.whole(), len(writing.tokens)) == (written(pieces)[0], len(pieces))
+
+
 def test_a_character_that_has_only_begun_is_not_shown():
     euro = "€".encode()
     assert written([b"a", euro[:1], euro[1:2], euro[2:]])[1] == [b"a", b"a", b"a", b"a" + euro]
