@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from brigantine import Arrays, BadParams, Decoder, Done, FieldError, Media, Part, Plugin
+from brigantine import Arrays, BadParams, Decoder, Done, FieldError, Media, Part, Place, Plugin
 from numpy.typing import NDArray
 
 from .params import TextParams
@@ -128,8 +128,7 @@ class TextPlugin(Plugin[TextParams]):
         """Each of them goes on by a token, or by several that can be made in a short time."""
         most = min(one.ahead for one in before)
         until = time.perf_counter() + _BURST_S
-        places = [one.place for one in before if one.place is not None]
-        last, lengths = [one.tokens[-1] for one in before], [one.length for one in before]
+        places, last, lengths = _ends(before)
         made: list[list[int]] = []  # [steps, N]
         while True:
             logits = self.decoder.decode(places, last, lengths)
@@ -146,11 +145,7 @@ class TextPlugin(Plugin[TextParams]):
         going = [index for index, one in enumerate(writings) if one.is_read]
         logits: dict[int, NDArray[np.float32]] = {}
         if going:
-            ready = [writings[index] for index in going]
-            places = [one.place for one in ready if one.place is not None]
-            made = self.decoder.decode(
-                places, [one.tokens[-1] for one in ready], [one.length for one in ready]
-            )
+            made = self.decoder.decode(*_ends([writings[index] for index in going]))
             logits = dict(zip(going, made, strict=True))
         room = _STEP_TOKENS
         for index, one in enumerate(writings):
@@ -239,6 +234,12 @@ class TextPlugin(Plugin[TextParams]):
             )
             raise BadParams([FieldError(field, expected, str(max(prompt)))])
         return prompt or self.begin[:1] or self.vocabulary.encode("\n")
+
+
+def _ends(writings: Sequence[Writing]) -> tuple[list[Place], list[int], list[int]]:
+    """Where each text lies, its last token, and how many come before that."""
+    places = [one.place for one in writings if one.place is not None]
+    return places, [one.tokens[-1] for one in writings], [one.length for one in writings]
 
 
 def _spelled(pieces: Sequence[bytes], token: int) -> tuple[str, list[int]]:

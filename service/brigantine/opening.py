@@ -198,9 +198,7 @@ def _anew(ort: ModuleType, model: Model, options: SessionOptions, keep_in: Path 
         if found := attentive(model.graph):
             return _opened_for(ort, found.graph, found.in_blocks, options, keep_in)
     except Exception as error:  # it may run nevertheless, and is the same in each process
-        if (
-            keep_in is not None
-        ):  # what could only not be kept is written anew by all who have it for themselves
+        if keep_in is not None:  # whoever has it for himself may well write it anew
             raise
         log.warning(
             "%s: runs as it is, it cannot be written anew: %s. It is only slower by that; export it again, or where it "

@@ -63,10 +63,8 @@ def written(folder: Path, size: int, write: Callable[[Path], object]) -> Path:
         if not folder.exists():
             try:
                 _make(folder, size, write)
-            except (
-                Exception
-            ) as error:  # for all others, too: to find it out takes as long as to load a model twice
-                refused.write_text(str(error))
+            except Exception as error:
+                refused.write_text(str(error))  # to find it out takes the others as long as to load it twice
                 raise
         [graph] = folder.glob("*.onnx")
     return graph
