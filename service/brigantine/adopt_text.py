@@ -178,21 +178,27 @@ def _context(folder: Path, settings: _Settings) -> int:
 
 
 def _kept(context: int, settings: _Settings, source: _Source) -> tuple[int, list[str]]:
-    """How much of the context can be served, and why that is less."""
+    """How much of the context can be served, and what is to be said of it."""
+    if _appends_in_place(source.proto):
+        return context, []
+    slow = (
+        "its graph has no GroupQueryAttention, which appends to a cache in place: each step copies the cache, through "
+        "the host where there is a GPU; it serves, but long texts and many at once are slow"
+    )
     shorter = settings.window - _MARGIN
     tried_over_it = settings.window <= LONGEST_WINDOW
-    if source.network or tried_over_it or shorter >= context or _finds_its_rows(source.proto):
-        return context, []
+    if source.network or tried_over_it or shorter >= context:
+        return context, [slow]
     doubt = (
         f"its attention sees {settings.window} tokens back, which such a graph miscounts in a batch, so that it is "
         f"served with a context of {shorter} instead of {context}; remove the graph, and its weights are exported "
         "without this limit"
     )
-    return shorter, [doubt]
+    return shorter, [slow, doubt]
 
 
-def _finds_its_rows(proto: Any) -> bool:
-    """Whether its attention knows how long each row is."""
+def _appends_in_place(proto: Any) -> bool:
+    """Whether its attention keeps the cache, and so knows how long each row is."""
     return any(
         part.op_type == "GroupQueryAttention" for part in walk(proto) if part.DESCRIPTOR.name == "NodeProto"
     )

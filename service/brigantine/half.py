@@ -5,20 +5,26 @@ In float32 the attention would run on the CPU, and all that it reads and makes w
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
-from .rewriting import graph_with
+from .rewriting import Tensors, graph_with, prune
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, NodeProto, TensorProto
 
 __all__ = ["halved"]
 
 _MOST_BYTES = 2**30
 """A larger graph is left as it is: as bytes it may have twice as many, and it stands in memory several times."""
 _LOGITS = "logits"
+_WAVES = ("Cos", "Sin")
+_PRODUCTS = ("Gemm", "GroupQueryAttention", "MatMul")
 
 
 def halved(path: Path) -> bytes | None:
-    """The graph with all its numbers in float16 but the logits; None where that is not what it lacks.
+    """The graph with its numbers in float16, but the logits and what turns positions; None where it does not lack that.
 
     Args:
         path: an ONNX file. One of float16, without GroupQueryAttention, larger than a gibibyte, or that `graph_with`
@@ -34,5 +40,78 @@ def halved(path: Path) -> bytes | None:
         return None
     from onnxruntime.transformers import float16  # type: ignore[import-untyped]  # noqa: PLC0415 - it takes long
 
-    made = cast(Any, float16).convert_float_to_float16(model, keep_io_types=[_LOGITS])
+    waves = _Waves.take_from(model.graph)
+    kept = [_LOGITS, *waves.names]
+    made = cast(Any, float16).convert_float_to_float16(model, keep_io_types=kept)
+    waves.put_back(made.graph)
     return made.SerializeToString()
+
+
+class _Waves(NamedTuple):
+    """The nodes that make cosines and sines of positions, which float16 is too coarse for: from 2,048 on it knows every
+    other one.
+    """
+
+    names: list[str]
+    """The cosines and sines."""
+    nodes: list[NodeProto]
+    weights: list[TensorProto]
+
+    @classmethod
+    def take_from(cls, graph: GraphProto) -> _Waves:
+        """Make the graph take cosines and sines as inputs, in place. What else is made on the way stays in it."""
+        import onnx  # noqa: PLC0415
+
+        tensors = Tensors(graph)
+        waves = [node for node in graph.node if node.op_type in _WAVES]
+        makers = _makers(waves, tensors)
+        if any(node.op_type in _PRODUCTS for node in makers):  # they are made of more than positions
+            return cls([], [], [])
+        names = [node.output[0] for node in waves]
+        given = {value.name for value in graph.input}
+        read = {name for node in makers for name in node.input} - given
+        own = {name: f"waves.{name}" for name in read | set(tensors.made_by) if name and name not in names}
+        nodes = [_named(node, own) for node in graph.node if node in makers]
+        weights = [_weight(one, own[one.name]) for one in graph.initializer if one.name in read]
+        for node in waves:
+            graph.node.remove(node)
+        floats = onnx.TensorProto.FLOAT
+        graph.input.extend(onnx.helper.make_tensor_value_info(name, floats, None) for name in names)
+        prune(graph)
+        return cls(names, nodes, weights)
+
+    def put_back(self, graph: GraphProto) -> None:
+        """Let the graph make them itself again, in place."""
+        for value in [value for value in graph.input if value.name in self.names]:
+            graph.input.remove(value)
+        others = list(graph.node)
+        del graph.node[:]
+        graph.node.extend([*self.nodes, *others])
+        graph.initializer.extend(self.weights)
+
+
+def _makers(nodes: list[NodeProto], tensors: Tensors) -> list[NodeProto]:
+    """These nodes, and all before them."""
+    found = list(nodes)
+    for node in found:  # it grows
+        before = (tensors.made_by[name] for name in node.input if name in tensors.made_by)
+        found += [maker for maker in before if maker not in found]
+    return found
+
+
+def _named(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
+    """A copy that reads and makes tensors of other names."""
+    copied = type(node)()
+    copied.CopyFrom(node)
+    copied.name = f"waves.{node.output[0]}"
+    copied.input[:] = [names.get(name, name) for name in node.input]
+    copied.output[:] = [names.get(name, name) for name in node.output]
+    return copied
+
+
+def _weight(weight: TensorProto, name: str) -> TensorProto:
+    """A copy of this name."""
+    copied = type(weight)()
+    copied.CopyFrom(weight)
+    copied.name = name
+    return copied

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import brigantine.adopt_text
 import numpy as np
 import onnx
+import onnx_ir
 import pytest
 import torch
 from brigantine import cli
@@ -24,7 +25,7 @@ from brigantine.model import Model
 from brigantine.session import RuntimeMissing
 from brigantine.settings import Settings
 from brigantine.store import Store
-from brigantine_training.language import foreign
+from brigantine_training.language import foreign, tracing
 from brigantine_training.language.graph import llama_graph
 from onnx import helper, numpy_helper
 from tokenizers import Tokenizer
@@ -129,7 +130,7 @@ def test_greedy_text_is_that_of_transformers_token_for_token(
         assert len(set(expected)) > 8, "a text that could be right by chance"
         assert pieces(media) == pieces_of(found.model, expected)
     operators = {node.op_type for node in onnx.load(found.model.graph).graph.node}
-    assert ("GroupQueryAttention" in operators) == (architecture in ("Llama", "Qwen2"))
+    assert "GroupQueryAttention" in operators
 
 
 @pytest.mark.parametrize("architecture", ["GPT2", "Llama"])
@@ -176,6 +177,7 @@ def test_the_manifest_says_what_was_imported(
         "imported_from": f"My {architecture}",
         "architecture": type(found.network).__name__,
         "exporter": exporter,
+        "attention": "GroupQueryAttention",
         "transformers": transformers.__version__,
         "torch": torch.__version__,
     }
@@ -206,13 +208,26 @@ def no_export(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(brigantine.adopt_text, "exporter_of", exporter_of)
 
 
+@pytest.fixture(scope="module")
+def plain_graph(tmp_path_factory: pytest.TempPathFactory, imported: Callable[[str], Imported]) -> Path:
+    """A graph whose cache grows by being copied, as it is traced without an operator for attention."""
+    folder = imported("GPT2").folder
+    with foreign._quiet():
+        network = foreign._load(folder)
+        sizes = foreign._sizes(folder, network)
+        with tracing._masks_by_position():
+            made = tracing._exported(network, sizes)
+    path = tmp_path_factory.mktemp("plain") / "model.onnx"
+    onnx_ir.save(made, path)
+    return path
+
+
 @pytest.fixture
-def optimum_folder(tmp_path: Path, imported: Callable[[str], Imported]) -> Path:
+def optimum_folder(tmp_path: Path, imported: Callable[[str], Imported], plain_graph: Path) -> Path:
     """As optimum has them: onnx/model.onnx beside the small files."""
-    found = imported("GPT2")
-    folder = copied(found, tmp_path / "Theirs")
+    folder = copied(imported("GPT2"), tmp_path / "Theirs")
     (folder / "onnx").mkdir()
-    shutil.copy(found.model.graph, folder / "onnx")
+    shutil.copy(plain_graph, folder / "onnx")
     return folder
 
 
@@ -247,6 +262,8 @@ def test_a_folder_that_optimum_exported_is_taken_as_it_is(
     assert model.manifest.description == "A ship."
     assert model.manifest.training["producer"].startswith("pytorch")
     assert "its graph as it is, run whole and in steps" in output
+    assert "its graph has no GroupQueryAttention" in output
+    assert "GroupQueryAttention" not in imported("GPT2").output
 
 
 def test_a_folder_of_onnxruntime_genai_is_taken_as_it_is(
@@ -308,7 +325,7 @@ def test_a_long_window_that_cannot_be_tried_shortens_the_context(
 
     model = Store().get(adopted.tag.partition(":")[0]).open()
     assert json.loads((model.path / "config.json").read_text())["max_position_embeddings"] == 36
-    [doubt] = adopted.doubts
+    _, doubt = adopted.doubts
     assert doubt.startswith("its attention sees 100 tokens back") and "36 instead of 128" in doubt
 
 

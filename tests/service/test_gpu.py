@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from brigantine.adopt_text import adopt_text
 from brigantine.decoder import CHUNK, Decoder
+from brigantine.foreign import Choices
 from brigantine.model import GRAPH, MANIFEST, Manifest, Model, TensorSpec, sha256_of
 from brigantine.session import Session, SessionOptions, cuda_at_hand
 from brigantine.slots import Place
@@ -17,6 +19,7 @@ from brigantine.store import Store
 from brigantine.tensors import DeviceTensors
 from onnx import TensorProto, helper, numpy_helper
 
+from tests.hub import hub_folder
 from tests.scribble import scribble_model
 from tests.tiny import tiny_batch, tiny_model
 
@@ -139,6 +142,24 @@ def _enlarging(folder: Path) -> Path:
     )
     (path / MANIFEST).write_text(manifest.model_dump_json())
     return path
+
+
+@pytest.mark.parametrize("architecture", ["GPT2", "Mistral"])
+def test_an_imported_language_model_has_its_cache_on_the_device_and_says_nearly_the_same(
+    tmp_path: Path, architecture: str
+):
+    """As it is traced: without an operator of its own for all that a Llama has."""
+    hub_folder(tmp_path, architecture)
+    adopted = adopt_text(tmp_path, Choices(name=architecture.lower()))
+    path = Store().get(adopted.tag.partition(":")[0]).path
+    decoder, cpu = Decoder(opened(path), 128), Decoder(Session.open(Model.open(path), ON_CPU), 128)
+    assert isinstance(decoder._slots.tensors, DeviceTensors)
+    prompt = [(7 * at) % 288 for at in range(90)]  # over Mistral's window
+    (place, logits), (kept, expected) = read(decoder, prompt), read(cpu, prompt)
+    np.testing.assert_allclose(logits, expected, atol=0.03 * np.abs(expected).max())
+    for at in range(90, 100):
+        made, expected = decoder.decode([place], [11], [at]), cpu.decode([kept], [11], [at])
+        np.testing.assert_allclose(made, expected, atol=0.03 * np.abs(expected).max())
 
 
 @pytest.fixture

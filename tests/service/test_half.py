@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 from brigantine.half import halved
+from onnx import TensorProto, helper, numpy_helper
 
 from tests.parrot import parrot_model
 from tests.scribble import scribble_model
@@ -57,3 +58,44 @@ def test_weights_beside_the_graph_stay_there(tmp_path: Path):
     path = scribble_model(tmp_path) / "model.onnx"
     onnx.save(onnx.load(path), path, save_as_external_data=True, location="weights", size_threshold=0)
     assert halved(path) is None
+
+
+def turning(path: Path, read: str) -> Path:
+    """A model that, beside its logits, makes 0.3 * cos(0.3 * x) of what is read: `places`, or what it makes itself."""
+    proto = onnx.load(scribble_model(path) / "model.onnx")
+    proto.graph.input.append(helper.make_tensor_value_info("places", TensorProto.INT64, [1, 1]))
+    proto.graph.initializer.append(numpy_helper.from_array(np.array([[0.3]], np.float32), "pace"))
+    proto.graph.node.extend(
+        [
+            helper.make_node("Cast", [read], ["place"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["place", "pace"], ["angle"]),
+            helper.make_node("Cos", ["angle"], ["cosine"]),
+            helper.make_node("Mul", ["cosine", "pace"], ["turned"]),
+        ]
+    )
+    proto.graph.output.append(helper.make_tensor_value_info("turned", TensorProto.FLOAT, None))
+    onnx.save(proto, path / "turning.onnx")
+    return path / "turning.onnx"
+
+
+def test_positions_are_turned_into_cosines_in_float32(tmp_path: Path):
+    """9,001 is none that float16 has; the nearest, 9,000, is another 0.3 away."""
+    graph = halved(turning(tmp_path, "places"))
+    assert graph is not None
+    engine = opened(graph)
+    ids = np.array([[7]])
+    feeds = {"input_ids": ids, "attention_mask": np.ones_like(ids), "places": np.array([[9001]])}
+    pasts = [node.name for node in engine.get_inputs() if node.name.startswith("past_key_values.")]
+
+    [turned] = engine.run(["turned"], feeds | {name: np.zeros((1, 2, 0, 16), np.float16) for name in pasts})
+
+    assert turned.dtype == np.float16
+    assert turned.item() == pytest.approx(0.3 * np.cos(9001 * 0.3), abs=1e-3)
+
+
+def test_what_waves_by_more_than_positions_is_half(tmp_path: Path):
+    graph = halved(turning(tmp_path, "logits"))
+    assert graph is not None
+    proto = onnx.load_model_from_string(graph).graph
+    assert {one.name: one.type.tensor_type.elem_type for one in proto.output}["turned"] == TensorProto.FLOAT16
+    assert not any(name.startswith("waves.") for node in proto.node for name in node.output)

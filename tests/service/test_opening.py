@@ -20,6 +20,7 @@ from tests.service.pretended import pretend
 from tests.tiny import tiny_batch, tiny_model
 
 MNIST = Store().find()["mnist"].path
+ON_CPU = SessionOptions(device="cpu")
 
 
 def batch(rows: int) -> dict[str, Any]:
@@ -37,7 +38,7 @@ def test_a_generator_is_recorded_where_that_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: bool, asked: bool, ids: bool
 ):
     model = Model.open(tiny_model(tmp_path, max_batch=6))
-    expected = {rows: Session.open(model).run(tiny_batch(rows))["image"] for rows in (1, 3, 9)}
+    expected = {rows: Session.open(model, ON_CPU).run(tiny_batch(rows))["image"] for rows in (1, 3, 9)}
     pretend(monkeypatch, refuses)
 
     session = Session.open(model, SessionOptions(cuda_graphs=asked), require_gpu=True)
@@ -91,7 +92,7 @@ def test_a_language_model_has_its_cache_on_the_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: bool
 ):
     model = Model.open(scribble_model(tmp_path))
-    host = Decoder(Session.open(model), 160)
+    host = Decoder(Session.open(model, ON_CPU), 160)
     pretend(monkeypatch, refuses)
     session = Session.open(model)
     device = Decoder(session, 160)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from brigantine.model import Model
-from brigantine.session import Session
+from brigantine.session import Session, SessionOptions
 from brigantine_training.errors import ExportMismatch
 from brigantine_training.finish import export_run
 from brigantine_training.language import export as module
@@ -61,7 +61,7 @@ def test_what_comes_in_parts_is_read_as_in_one(exported: Model, run_dir: Path):
     ids = np.random.default_rng(0).integers(288, size=(1, 50))
     with torch.inference_mode():
         expected = network(torch.from_numpy(ids)).numpy()
-    cache = Cache(Session.open(exported), 1)
+    cache = Cache(Session.open(exported, SessionOptions(device="cpu")), 1)
     parts = [cache.run(ids[:, start:stop]) for start, stop in ((0, 7), (7, 8), (8, 30), (30, 50))]
     assert np.abs(np.concatenate(parts, 1) - expected).max() <= 2e-5
 

@@ -42,7 +42,7 @@ def test_a_llama_is_written_and_any_other_traced(
 ):
     monkeypatch.setitem(ARCHITECTURES, "Qwen3", ARCHITECTURES["Llama"])
     traced: list[str] = []
-    monkeypatch.setattr(foreign, "_write_traced", lambda *_: traced.append("traced"))
+    monkeypatch.setattr(foreign, "_write_traced", lambda *_: str(traced.append("traced")))
     network = hub_folder(tmp_path, architecture, **changes)
     (tmp_path / "out").mkdir()
 

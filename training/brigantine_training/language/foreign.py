@@ -1,20 +1,18 @@
 """Foreign: a folder with the weights of any causal language model of Hugging Face's becomes a graph with a cache.
 
 A model that is a Llama, but for a bias, gets the graph that is written for one here. Any other is traced as
-`transformers` computes it. The one thing that is put in its place is the mask: what a token sees is told by positions,
-not by places in the cache, so that rows of different lengths lie in one cache, and a window is counted right in it.
+`transformers` computes it (`tracing`).
 """
 
 from __future__ import annotations
 
-import inspect
 import json
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from logging import CRITICAL
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 # Before transformers: it imports torchvision, which may need mending.
 from .. import torchvision_guard  # noqa: F401  # isort: skip
@@ -27,13 +25,13 @@ from brigantine.errors import ModelInvalid
 from brigantine.exporters import Exported
 from brigantine.model import GRAPH
 from numpy.typing import NDArray
-from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from safetensors import safe_open
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, PreTrainedModel
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
+from .attending import OPERATOR
 from .graph import llama_graph
+from .tracing import CacheSizes, cache_argument, traced
 
 __all__ = ["export_folder"]
 
@@ -43,19 +41,6 @@ _INLINE_BYTES = 2**30
 _LLAMAS = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
 _KERNEL_HEAD = 16
 """GroupQueryAttention turns heads whose size is a multiple of this."""
-
-
-class _Cache(NamedTuple):
-    """The sizes of a cache, the same in all layers."""
-
-    layers: int
-    heads: int
-    head_size: int
-
-    @property
-    def names(self) -> list[str]:
-        """`<layer>.key` and `.value` of each."""
-        return [f"{layer}.{part}" for layer in range(self.layers) for part in ("key", "value")]
 
 
 def export_folder(folder: Path, into: Path) -> Exported:
@@ -71,12 +56,11 @@ def export_folder(folder: Path, into: Path) -> Exported:
         network = _load(folder)
         sizes = _sizes(folder, network)
         if _is_llama(network, sizes):
-            how = "written"
+            how = {"exporter": "written", "attention": OPERATOR}
             _write_llama(network, into, half=_is_half(folder))
         else:
-            how = "traced"
-            _write_traced(folder, network, sizes, into)
-    facts = {"exporter": how, "transformers": transformers.__version__, "torch": torch.__version__}
+            how = {"exporter": "traced", "attention": _write_traced(folder, network, sizes, into)}
+    facts = how | {"transformers": transformers.__version__, "torch": torch.__version__}
 
     @torch.inference_mode()
     def logits(tokens: Sequence[int]) -> NDArray[np.float32]:
@@ -156,7 +140,7 @@ def _load(folder: Path) -> PreTrainedModel:
     return network.eval()
 
 
-def _sizes(folder: Path, network: PreTrainedModel) -> _Cache:
+def _sizes(folder: Path, network: PreTrainedModel) -> CacheSizes:
     """The cache that the network keeps.
 
     Raises:
@@ -164,7 +148,7 @@ def _sizes(folder: Path, network: PreTrainedModel) -> _Cache:
     """
     with torch.inference_mode():
         made = network(input_ids=torch.zeros(1, 2, dtype=torch.int64), use_cache=True)
-    layers = getattr(made.get(_cache_argument(network)), "layers", [])
+    layers = getattr(made.get(cache_argument(network)), "layers", [])
     parts = [getattr(layer, part, None) for layer in layers for part in ("keys", "values")]
     shapes = {tuple(part.shape) if isinstance(part, Tensor) else () for part in parts}
     if len(shapes) != 1 or len(shape := shapes.pop()) != 4:
@@ -173,15 +157,10 @@ def _sizes(folder: Path, network: PreTrainedModel) -> _Cache:
             f"{folder}: expected {type(network).__name__} to keep keys and values of one size for each layer, got "
             f"{got}; only transformers whose layers all attend in the same way can be served"
         )
-    return _Cache(len(layers), shape[1], shape[3])
+    return CacheSizes(len(layers), shape[1], shape[3])
 
 
-def _cache_argument(network: PreTrainedModel) -> str:
-    """What the cache is called; transformers renames it."""
-    return "cache" if "cache" in inspect.signature(network.forward).parameters else "past_key_values"
-
-
-def _is_llama(network: PreTrainedModel, sizes: _Cache) -> bool:
+def _is_llama(network: PreTrainedModel, sizes: CacheSizes) -> bool:
     """Whether `llama_graph` computes the same."""
     config = network.config
     rotary = getattr(config, "rope_parameters", None) or {}
@@ -217,109 +196,17 @@ def _write_llama(network: PreTrainedModel, into: Path, half: bool) -> None:
     )
 
 
-def _write_traced(folder: Path, network: PreTrainedModel, sizes: _Cache, into: Path) -> None:
-    positions = "position_ids" in inspect.signature(network.forward).parameters
-    arguments, axes, names = _example(sizes, positions)
+def _write_traced(folder: Path, network: PreTrainedModel, sizes: CacheSizes, into: Path) -> str:
+    """Write the graph; gives how it attends."""
     try:
-        with _masks_by_position(), torch.no_grad():
-            program = torch.onnx.export(
-                _WithCache(network, positions),
-                arguments,
-                dynamo=True,
-                opset_version=_OPSET,
-                input_names=names,
-                output_names=["logits", *(f"present.{name}" for name in sizes.names)],
-                dynamic_shapes=axes,
-                verbose=False,
-            )
+        made = traced(network, sizes)
     except Exception as error:  # whatever the exporter makes of an architecture
         raise ModelInvalid(
             f"{folder}: expected {type(network).__name__} to be exported by torch {torch.__version__}, got: "
             f"{_first_line(error)}; upgrade torch and transformers, or export it elsewhere and import its graph"
         ) from error
-    assert program is not None  # with dynamo=True there is always one
-    ClearMetadataAndDocStringPass()(program.model)  # they hold paths of the machine that it ran on
-    onnx_ir.save(program.model, into / GRAPH, external_data=_beside(network))
-
-
-class _WithCache(nn.Module):
-    """The network with its cache as tensors."""
-
-    def __init__(self, network: PreTrainedModel, positions: bool) -> None:
-        super().__init__()
-        self.network = network
-        self._cache = _cache_argument(network)
-        self._positions = positions
-
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor | None, past: list[Tensor]
-    ) -> tuple[Tensor, ...]:
-        """Tokens [N, T], mask [N, P + T], positions [N, T] and for each layer keys and values [N, H, P, D]; the logits
-        [N, T, V] and keys and values [N, H, P + T, D].
-        """
-        cache = DynamicCache()
-        for layer in range(len(past) // 2):
-            cache.update(past[2 * layer], past[2 * layer + 1], layer)
-        more: dict[str, Any] = {"position_ids": position_ids} if self._positions else {}
-        made = self.network(
-            input_ids=input_ids, attention_mask=attention_mask, use_cache=True, **{self._cache: cache}, **more
-        )
-        grown = made[self._cache].layers
-        return made.logits, *(part for layer in grown for part in (layer.keys, layer.values))
-
-
-def _example(sizes: _Cache, positions: bool) -> tuple[tuple[Any, ...], tuple[Any, ...], list[str]]:
-    """Inputs to trace with, their dynamic axes, and their names."""
-    rows, length, past = 2, 3, 5
-    place = torch.arange(past, past + length).expand(rows, -1).contiguous()
-    cache = [torch.zeros(rows, sizes.heads, past, sizes.head_size) for _ in sizes.names]
-    arguments = (
-        torch.ones(rows, length, dtype=torch.int64),
-        torch.ones(rows, past + length, dtype=torch.int64),
-        place if positions else None,
-        cache,
-    )
-    tokens = {0: "batch", 1: "sequence"}
-    axes = (
-        tokens,
-        {0: "batch", 1: "total_sequence"},
-        dict(tokens) if positions else None,
-        [{0: "batch", 2: "past_sequence"} for _ in cache],
-    )
-    names = ["input_ids", "attention_mask", *(["position_ids"] if positions else [])]
-    return arguments, axes, names + [f"past_key_values.{name}" for name in sizes.names]
-
-
-@contextmanager
-def _masks_by_position() -> Iterator[None]:
-    """What eager attention is masked by, inside of this."""
-    before = ALL_MASK_ATTENTION_FUNCTIONS["eager"]
-    ALL_MASK_ATTENTION_FUNCTIONS["eager"] = _mask_by_position
-    try:
-        yield
-    finally:
-        ALL_MASK_ATTENTION_FUNCTIONS["eager"] = before
-
-
-def _mask_by_position(
-    batch_size: int,
-    q_length: int,
-    kv_length: int,
-    q_offset: int = 0,
-    mask_function: Callable[..., Tensor] | None = None,
-    attention_mask: Tensor | None = None,
-    dtype: torch.dtype = torch.float32,
-    **others: Any,
-) -> Tensor:
-    """As transformers' `eager_mask`, float [N, 1, T, P + T], for a cache with padding anywhere in it."""
-    assert mask_function is not None and attention_mask is not None
-    places = attention_mask.long().cumsum(1) - 1  # of each token in its row [N, P + T]
-    rows = torch.arange(attention_mask.shape[0])[:, None, None, None]
-    queries, keys = places[:, None, q_offset:, None], places[:, None, None, :]
-    seen = (
-        mask_function(rows, torch.zeros_like(rows), queries, keys) & attention_mask[:, None, None, :].bool()
-    )
-    return torch.where(seen, 0.0, torch.finfo(dtype).min)
+    onnx_ir.save(made.graph, into / GRAPH, external_data=_beside(network))
+    return made.attention
 
 
 def _beside(network: PreTrainedModel) -> str | None:
