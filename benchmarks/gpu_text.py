@@ -1,7 +1,7 @@
 """A language model's graph alone on a GPU, without sampling and HTTP: a chunk of a prompt, and a step of so many texts.
 
     python benchmarks/gpu_text.py
-    python benchmarks/gpu_text.py --model FOLDER --device cpu
+    python benchmarks/gpu_text.py --model NAME --device cpu
 
 On a GPU in each way: as a CUDA graph and without one, in half precision, and as the file is. What a step needs crosses
 the bus: tokens in, logits out. What is written greedily is compared with what the CPU writes.
@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 from brigantine.decoder import CHUNK, Decoder
-from brigantine.model import Model
 from brigantine.session import Session, SessionOptions, runtime
+from brigantine.store import Store
 from gpu import ROUNDS, card, rate
 
 _WAYS = {
@@ -33,10 +32,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", type=Path, default=Path("plugins/brigantine_text/models/shakespeare"))
+    parser.add_argument("--model", default="shakespeare", help="one that ships, or was imported")
     parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
     options = parser.parse_args()
-    model = Model.open(options.model)
+    model = Store().get(options.model).open()
     on_cpu = Decoder(Session.open(model, _CPU), _CONTEXT)
     ways = {"CPU, one thread": on_cpu}
     if options.device == "cuda":
