@@ -35,6 +35,11 @@ class Sampling(NamedTuple):
         return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
 
     @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is taken as it is."""
+        return self.temperature == 0 and not self.penalises
+
+    @property
     def narrows(self) -> bool:
         """Whether not all tokens may be drawn."""
         return self.top_p < 1 or self.top_k > 0 or self.min_p > 0

@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .batch import IDS, LOGITS, POSITIONS, Batch, Lengths, Mask, Rows
 from .errors import ModelInvalid
 from .model import TensorSpec
 from .session import Session
 from .slots import Place, Slots
-from .tensors import HostTensors, Shape, View
-from .unmasking import LAST, MASK, ROOM
+from .tensors import HostTensors, Shape
+from .unmasking import MASK
 
 __all__ = ["CHUNK", "Decoder"]
 
@@ -47,8 +48,6 @@ _DEVICE_BATCHES = 16
 """On a device, where each has logits of its own."""
 _FEWEST = 4
 """Sequences for which there is room in the cache: a very long context is cut to that."""
-
-_IDS, _POSITIONS, _LOGITS = "input_ids", "position_ids", "logits"
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +76,8 @@ class Decoder:
         self._pasts = [name for name in inputs if name.startswith("past_key_values.")]
         self._presents = [name.replace("past_key_values", "present", 1) for name in self._pasts]
         self._check(inputs, {spec.name for spec in manifest.outputs})
-        self._has_positions = _POSITIONS in inputs
-        self._whole = np.dtype(inputs[_IDS].dtype)
+        self._has_positions = POSITIONS in inputs
+        self._whole = np.dtype(inputs[IDS].dtype)
         cache, dtypes = inputs[self._pasts[0]], session.dtypes
         heads, head_dim = int(cache.shape[1]), int(cache.shape[3])
         self._dtype = np.dtype(dtypes[self._pasts[0]])
@@ -92,12 +91,12 @@ class Decoder:
                 f"{manifest.name}: {CHUNK} tokens take {token_bytes * CHUNK} bytes of cache, and "
                 f"BRIGANTINE_CACHE_BYTES allows {session.options.cache_bytes}; allow more"
             )
-        logits = next(spec for spec in manifest.outputs if spec.name == _LOGITS)
+        logits = next(spec for spec in manifest.outputs if spec.name == LOGITS)
         self.vocabulary = int(logits.shape[2])
         """How many tokens there are."""
         self._lock = threading.Lock()
         # One for all batches, of which one runs at a time: with a large vocabulary it is many megabytes.
-        self._logits: NDArray[Any] = np.zeros(max(slots, CHUNK) * self.vocabulary, np.dtype(dtypes[_LOGITS]))
+        self._logits: NDArray[Any] = np.zeros(max(slots, CHUNK) * self.vocabulary, np.dtype(dtypes[LOGITS]))
         self._keep((len(self._pasts), slots, heads, self.context, head_dim))
         session.attach(self)
 
@@ -131,9 +130,9 @@ class Decoder:
         """
         chunk = tokens[start : start + CHUNK]
         with self._lock:
-            logits = self._run([self._slots.slot_of(place)], [chunk], [start])
+            logits = self._run(self._slots.slot_of(place), chunk, start)
             self._slots.has_read(place, tokens[: start + len(chunk)])
-        return logits[0]
+        return logits
 
     def decode(self, places: Sequence[Place], tokens: Sequence[int], lengths: Sequence[int]) -> Logits:
         """One more token for each of N sequences: the logits [N, vocabulary] after it.
@@ -146,60 +145,89 @@ class Decoder:
         Raises:
             ValueError: they are not as many of each.
         """
+        return self.go_on(places, tokens, lengths, lambda _: None)
+
+    def go_on(
+        self,
+        places: Sequence[Place],
+        tokens: Sequence[int],
+        lengths: Sequence[int],
+        choose: Callable[[Logits], Sequence[int] | None],
+    ) -> Logits:
+        """As `decode`, for as long as `choose` finds another token for each sequence; the last logits.
+
+        Args:
+            places: theirs.
+            tokens: the token that each goes on with first.
+            lengths: how many come before it.
+            choose: is given logits [N, vocabulary], which it must not keep; None ends it. The decoder serves nobody
+                else meanwhile.
+        """
         if not len(places) == len(tokens) == len(lengths):
             got = f"{len(places)} places, {len(tokens)} tokens and {len(lengths)} lengths"
             raise ValueError(f"decode: expected a token and a length for each place, got {got}")
         with self._lock:
             slots = self._slots.gather(places) if self._all is None else [*map(self._slots.slot_of, places)]
-            logits = self._run(slots, [[token] for token in tokens], lengths)
-            self._slots.have_grown(slots, lengths)
-        return logits[:, 0]
+            step = self._stepping(slots)
+            while True:
+                logits = step(tokens, lengths)
+                self._slots.have_grown(slots, lengths)
+                following = choose(logits)
+                if following is None:
+                    return np.array(logits)  # its own, since the next run writes there
+                tokens, lengths = following, [length + 1 for length in lengths]
 
     def read_at_once(self, tokens: Sequence[int]) -> Logits:
         """The logits [T, vocabulary] of a text of T tokens, for which the cache is not used."""
         _, _, heads, _, head_dim = self._slots.tensors.shape
         nothing: NDArray[Any] = np.zeros((1, heads, 0, head_dim), self._dtype)
         ids = np.asarray([tokens], self._whole)
-        feeds = dict.fromkeys(self._pasts, nothing) | {_IDS: ids, MASK: np.ones_like(ids)}
+        feeds = dict.fromkeys(self._pasts, nothing) | {IDS: ids, MASK: np.ones_like(ids)}
         if self._has_positions:
-            feeds[_POSITIONS] = np.arange(len(tokens), dtype=self._whole)[None]
-        return self._session.run(feeds)[_LOGITS][0].astype(np.float32)
+            feeds[POSITIONS] = np.arange(len(tokens), dtype=self._whole)[None]
+        return self._session.run(feeds)[LOGITS][0].astype(np.float32)
 
-    def _run(self, slots: Sequence[int], tokens: Sequence[Sequence[int]], past: Sequence[int]) -> Logits:
-        """T tokens more for each of N slots, which lie beside each other: logits [N, T, vocabulary] of its own.
+    def _run(self, slot: int, tokens: Sequence[int], past: int) -> Logits:
+        """T tokens more for one slot, behind as many as `past` says: logits [T, vocabulary], of its own."""
+        if self._padding != _IN_PLACE:
+            return self._run_grown(np.array([slot]), np.asarray([tokens], self._whole), np.array([past]))[0]
+        if self._all is not None and len(tokens) == 1:
+            return np.array(self._stepping([slot])(tokens, [past]))
+        batch = self._batch(slot, 1, len(tokens))
+        batch.write([tokens], [past])
+        return batch.run()[0].astype(np.float32)
 
-        Args:
-            slots: in any order.
-            tokens: [N, T]
-            past: [N], how many come before them.
+    def _stepping(self, slots: Sequence[int]) -> Callable[[Sequence[int], Sequence[int]], Logits]:
+        """What makes a token more for each of N slots, none of which moves meanwhile.
+
+        It is given tokens [N] and how many [N] come before each; it gives logits [N, vocabulary], until it is next run.
         """
         if self._padding != _IN_PLACE:
-            return self._run_grown(np.array(slots), np.asarray(tokens, self._whole), np.array(past))
-        if self._all is not None and len(tokens[0]) == 1:
-            return self._run_all(self._all, slots, tokens, past)
+            return lambda tokens, past: self._run_grown(
+                np.array(slots), np.asarray(tokens, self._whole)[:, None], np.array(past)
+            )[:, 0]
+        batch, rows = self._all_but(slots) if self._all is not None else self._beside(slots)
+
+        def step(tokens: Sequence[int], past: Sequence[int]) -> Logits:
+            batch.put(rows, tokens, past)
+            return batch.run()[rows, 0].astype(np.float32, copy=False)
+
+        return step
+
+    def _beside(self, slots: Sequence[int]) -> tuple[Batch, Rows]:
+        """The batch of slots that lie beside each other, and the row of each."""
         first = min(slots)
         rows = [slot - first for slot in slots]
-        batch = self._batch(first, len(rows), len(tokens[0]))
-        if rows != (there := sorted(rows)):
-            whose = list(map(rows.index, there))
-            tokens, past = [tokens[one] for one in whose], [past[one] for one in whose]
-        batch.write(tokens, past)
-        logits = batch.run()
-        # Its own, since the next run writes there.
-        return logits.astype(np.float32) if rows == there else logits[rows].astype(np.float32, copy=False)
+        return self._batch(first, len(rows), 1), slice(None) if rows == sorted(rows) else rows
 
-    def _run_all(
-        self, batch: _Batch, slots: Sequence[int], tokens: Sequence[Sequence[int]], past: Sequence[int]
-    ) -> Logits:
-        """One token more for each of N slots, beside all others: what these make goes where nothing is kept."""
-        all_past = [min(filled, self.context - 1) for filled in self._slots.filled]
-        all_tokens: list[Sequence[int]] = [[0]] * len(all_past)
-        for slot, several, start in zip(slots, tokens, past, strict=True):
-            all_tokens[slot], all_past[slot] = several, start
-        batch.write(all_tokens, all_past)
-        return batch.run()[slots].astype(np.float32, copy=False)
+    def _all_but(self, slots: Sequence[int]) -> tuple[Batch, Rows]:
+        """The batch of all slots, and the row of each of these: what the others make goes where nothing is kept."""
+        assert self._all is not None
+        idle = [min(filled, self.context - 1) for filled in self._slots.filled]
+        self._all.write([[0]] * len(idle), idle)
+        return self._all, list(slots)
 
-    def _bound(self, first: int, rows: int, length: int, record: bool = False) -> _Batch:
+    def _bound(self, first: int, rows: int, length: int, record: bool = False) -> Batch:
         """A batch of so many tokens for each of so many slots."""
         kept = [self._slots.tensors.view(layer, first, rows) for layer in range(len(self._pasts))]
         inputs = dict(zip(self._pasts, kept, strict=True))
@@ -208,11 +236,11 @@ class Decoder:
         shape = rows, length, self.vocabulary
         logits: NDArray[Any] = np.reshape(self._logits[: math.prod(shape)], shape)
         told = (
-            _Lengths(rows, self.context)
+            Lengths(rows, self.context)
             if self._session.is_unmasked
-            else _Mask(rows, self.context, self._whole)
+            else Mask(rows, self.context, self._whole)
         )
-        return _Batch(self._session, inputs, outputs, ids, logits, told, self._has_positions, record)
+        return Batch(self._session, inputs, outputs, ids, logits, told, self._has_positions, record)
 
     def _run_grown(self, slots: NDArray[Any], ids: NDArray[Any], past: NDArray[Any]) -> Logits:
         """Rows whose pasts are padded to the same length run together."""
@@ -227,9 +255,9 @@ class Decoder:
         tensors = self._slots.tensors.array
         mask = np.ones((len(slots), padded + length), self._whole)
         mask[:, :padded] = np.arange(padded) < past[:, None]
-        feeds: dict[str, NDArray[Any]] = {_IDS: ids, MASK: mask}
+        feeds: dict[str, NDArray[Any]] = {IDS: ids, MASK: mask}
         if self._has_positions:
-            feeds[_POSITIONS] = np.asarray(past[:, None] + np.arange(length), self._whole)
+            feeds[POSITIONS] = np.asarray(past[:, None] + np.arange(length), self._whole)
         for index, name in enumerate(self._pasts):
             feeds[name] = tensors[index, slots, :, :padded]
         made = self._session.run(feeds)
@@ -237,7 +265,7 @@ class Decoder:
             fresh = made[name][:, :, -length:]  # [N, heads, T, head_dim]
             for row, slot in enumerate(slots):
                 tensors[index, slot, :, past[row] : past[row] + length] = fresh[row]
-        return made[_LOGITS].astype(np.float32, copy=False)
+        return made[LOGITS].astype(np.float32, copy=False)
 
     def _keep(self, shape: Shape) -> None:
         """Make the cache as the graph wants it, which shows when it is tried: it appends in place, or makes another.
@@ -298,12 +326,13 @@ class Decoder:
         """How far tokens that are read one by one are off the logits that they have when all are read at once."""
         tokens = [at % self.vocabulary for at in range(5)]
         expected = self.read_at_once(tokens)
-        made = [self._run([0], [tokens[:2]], [0])[0]]
-        made += [self._run([0], [tokens[at : at + 1]], [at])[0] for at in range(2, len(tokens))]
+        made = [self._run(0, tokens[:2], 0)]
+        step = self._stepping([0])
+        made += [np.array(step([tokens[at]], [at])) for at in range(2, len(tokens))]
         return float(np.abs(np.concatenate(made) - expected).max() / np.abs(expected).max())
 
     def _check(self, inputs: Mapping[str, TensorSpec], outputs: set[str]) -> None:
-        missing = sorted(({_IDS, MASK} - set(inputs)) | ({_LOGITS, *self._presents} - outputs))
+        missing = sorted(({IDS, MASK} - set(inputs)) | ({LOGITS, *self._presents} - outputs))
         if not self._pasts:
             missing.append("past_key_values.<layer>.key and .value")
         if missing:
@@ -311,76 +340,3 @@ class Decoder:
                 f"{self._session.model.graph}: expected the tensors of a language model with a cache, missing are "
                 f"{', '.join(missing)}; export it with its cache, as `brigantine models import` does"
             )
-
-
-class _Mask:
-    """Tells a graph which tokens of each row are there."""
-
-    def __init__(self, rows: int, context: int, dtype: np.dtype[Any]) -> None:
-        self._mask = np.zeros((rows, context), dtype)
-        self._ends = [0] * rows  # of the ones in each row
-        self._columns: NDArray[Any] = np.arange(context)
-        self.arrays: dict[str, NDArray[Any]] = {MASK: self._mask}
-
-    def write(self, past: Sequence[int], length: int) -> None:
-        """Each row has `length` new tokens behind `past` others."""
-        for row, start in enumerate(past):
-            end = start + length
-            if self._ends[row] == start:
-                self._mask[row, start:end] = 1
-            else:
-                self._mask[row] = self._columns < end
-            self._ends[row] = end
-
-
-class _Lengths:
-    """Tells a graph that was written anew how many tokens of each row are there."""
-
-    def __init__(self, rows: int, context: int) -> None:
-        self._last = np.zeros(rows, np.int32)
-        self.arrays: dict[str, NDArray[Any]] = {LAST: self._last, ROOM: np.asarray(context, np.int32)}
-
-    def write(self, past: Sequence[int], length: int) -> None:
-        """As `_Mask.write`."""
-        self._last[:] = past
-        self._last += length - 1
-
-
-class _Batch:
-    """So many rows of so many tokens over slots beside each other, bound once. `logits` may be another one's, too."""
-
-    def __init__(
-        self,
-        session: Session,
-        inputs: Mapping[str, View],
-        outputs: Mapping[str, View],
-        ids: NDArray[Any],
-        logits: NDArray[Any],
-        told: _Mask | _Lengths,
-        has_positions: bool,
-        record: bool,
-    ) -> None:
-        self._ids, self._logits, self._told = ids, logits, told
-        self._positions = np.zeros_like(ids) if has_positions else None
-        known = {_IDS: ids, **told.arrays}
-        if self._positions is not None:
-            known[_POSITIONS] = self._positions
-        self.write(ids, [0] * len(ids))  # what can be recorded
-        self._run: Callable[[], None] = session.bound(
-            {name: View.of(array) for name, array in known.items()} | dict(inputs),
-            {_LOGITS: View.of(logits), **outputs},
-            record,
-        )
-
-    def write(self, tokens: Sequence[Sequence[int]] | NDArray[Any], past: Sequence[int]) -> None:
-        """All rows go on with T tokens each, `tokens` [N, T], behind as many as `past` [N] says."""
-        length = self._ids.shape[1]
-        self._ids[:] = tokens
-        self._told.write(past, length)
-        if self._positions is not None:
-            self._positions[:] = [range(start, start + length) for start in past]
-
-    def run(self) -> NDArray[Any]:
-        """The logits [N, T, vocabulary] of all rows, until the next run."""
-        self._run()
-        return self._logits

@@ -186,14 +186,20 @@ def test_a_burst_that_fails_is_made_again_by_those_who_are_not_to_blame(
 ):
     """After it has written some tokens into the cache of all of them."""
     decoder = plugin_of(engine, "scribble").decoder
-    decode, calls = decoder.decode, []
+    go_on, calls = decoder.go_on, []
     bodies = [{"prompt": "tea", "max_tokens": 30, "seed": seed} for seed in range(4)]
 
-    def failing(places: Any, tokens: Any, lengths: Any) -> Any:
+    def failing(places: Any, tokens: Any, lengths: Any, choose: Any) -> Any:
+        made: list[Any] = []
+
+        def chosen(logits: Any) -> Any:
+            if len(places) > 1 and max(lengths) + len(made) > 12:
+                raise RuntimeError("too many")
+            made.append(choose(logits))
+            return made[-1]
+
         calls.append(len(places))
-        if len(places) > 1 and max(lengths) > 12:
-            raise RuntimeError("too many")
-        return decode(places, tokens, lengths)
+        return go_on(places, tokens, lengths, chosen)
 
     async def together() -> list[bytes]:
         made = await asyncio.gather(*(engine.generate("scribble", body) for body in bodies))
@@ -201,7 +207,7 @@ def test_a_burst_that_fails_is_made_again_by_those_who_are_not_to_blame(
 
     monkeypatch.setattr("brigantine_text.plugin._BURST_S", math.inf)
     expected = [one(engine, **body).body for body in bodies]
-    monkeypatch.setattr(decoder, "decode", failing)
+    monkeypatch.setattr(decoder, "go_on", failing)
     assert asyncio.run(together()) == expected
     assert max(calls) > 1
 
