@@ -160,16 +160,20 @@ class Decoder:
             places: theirs.
             tokens: the token that each goes on with first.
             lengths: how many come before it.
-            choose: is given logits [N, vocabulary], which it must not keep; None ends it. The decoder serves nobody
-                else meanwhile.
+            choose: is given logits [N, vocabulary], which it must not keep, and gives tokens [N]; None ends it. The
+                decoder serves nobody else meanwhile.
+
+        Raises:
+            ValueError: they are not as many of each.
         """
-        if not len(places) == len(tokens) == len(lengths):
-            got = f"{len(places)} places, {len(tokens)} tokens and {len(lengths)} lengths"
-            raise ValueError(f"decode: expected a token and a length for each place, got {got}")
+        if len(places) != len(lengths):
+            raise ValueError(f"expected a length for each of {len(places)} places, got {len(lengths)}")
         with self._lock:
             slots = self._slots.gather(places) if self._all is None else [*map(self._slots.slot_of, places)]
             step = self._stepping(slots)
             while True:
+                if len(tokens) != len(slots):
+                    raise ValueError(f"expected a token for each of {len(slots)} places, got {len(tokens)}")
                 logits = step(tokens, lengths)
                 self._slots.have_grown(slots, lengths)
                 following = choose(logits)

@@ -99,13 +99,55 @@ def test_company_changes_no_bit(folders: Path, kind: str):
             assert begun[row][1].tobytes() + made.tobytes() == alone(PROMPTS[row])
 
 
-def test_as_many_tokens_as_places_are_asked_for(folders: Path):
+@pytest.mark.parametrize("kind", ["scribble", "masked", "parrot"])
+def test_tokens_that_are_made_in_one_go_have_the_bits_of_single_ones(folders: Path, kind: str):
+    session = opened(folders / kind)
+    assert made_in_one_go(Decoder(session, 160)) == made_one_by_one(Decoder(session, 160))
+
+
+def test_they_have_on_a_device_too(there: Session, session: Session):
+    assert made_in_one_go(Decoder(there, 160)) == made_one_by_one(Decoder(session, 160))
+
+
+def begun_in_reverse(decoder: Decoder) -> tuple[list[Place], list[int], list[int]]:
+    begun = [read(decoder, prompt) for prompt in PROMPTS][::-1]
+    tokens = [int(logits.argmax()) for _, logits in begun]
+    return [place for place, _ in begun], tokens, [len(prompt) for prompt in PROMPTS][::-1]
+
+
+def made_in_one_go(decoder: Decoder) -> tuple[list[list[int]], bytes]:
+    """Six greedy tokens of each prompt, and the last logits."""
+    made: list[list[int]] = []
+
+    def choose(logits: np.ndarray) -> list[int] | None:
+        made.append(logits.argmax(axis=1).tolist())
+        return made[-1] if len(made) < 6 else None
+
+    logits = decoder.go_on(*begun_in_reverse(decoder), choose)
+    return made, logits.tobytes()
+
+
+def made_one_by_one(decoder: Decoder) -> tuple[list[list[int]], bytes]:
+    places, tokens, lengths = begun_in_reverse(decoder)
+    made: list[list[int]] = []
+    logits = np.empty((0, 0))
+    for further in range(6):
+        logits = decoder.decode(places, tokens, [length + further for length in lengths])
+        tokens = logits.argmax(axis=1).tolist()
+        made.append(tokens)
+    return made, logits.tobytes()
+
+
+def test_as_many_tokens_and_lengths_as_places_are_asked_for(folders: Path):
     decoder = Decoder(opened(folders / "scribble"), 160)
     places = [read(decoder, prompt)[0] for prompt in PROMPTS[:2]]
     lengths = [len(prompt) for prompt in PROMPTS[:2]]
-    for wrong in ((places, [11], lengths), (places, [11, 12], lengths[:1]), (places[:1], [11, 12], lengths)):
-        with pytest.raises(ValueError, match="a token and a length for each place"):
-            decoder.decode(*wrong)
+    for tokens, told in (([11], lengths), ([11, 12], lengths[:1]), ([11, 12, 13], lengths)):
+        with pytest.raises(ValueError, match="for each of 2 places, got"):
+            decoder.decode(places, tokens, told)
+    with pytest.raises(ValueError, match="expected a token for each of 2 places, got 1"):
+        decoder.go_on(places, [11, 12], lengths, lambda _: [11])
+    decoder.decode(places, [11, 12], lengths)  # it serves again
 
 
 def test_lengths_give_the_bits_of_a_mask(folders: Path):
