@@ -29,9 +29,9 @@ _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "context_len
 _TYPE = "text/plain; charset=utf-8"
 _STEP_TOKENS = 32
 """Tokens of prompts that are read in one step beside the texts that go on: as much work as a step of these."""
-_BURST_S = 0.002
+_BURST_S = 0.004
 """After which a step makes no further tokens: what is done between two steps takes a third of the time of a token of a
-small model, and hardly more for several tokens than for one."""
+small model, and hardly more for several tokens than for one. Who joins waits so long at most, and a token more."""
 _SPELLED = 4096
 """Tokens of which is kept how they are told: that is most of what a log probability takes."""
 
