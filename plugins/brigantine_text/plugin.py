@@ -132,8 +132,10 @@ class TextPlugin(Plugin[TextParams]):
         made: list[list[int]] = []  # [steps, N]
 
         def following(logits: NDArray[np.float32]) -> list[int] | None:
-            wishes = () if is_greedy else [one.wish(len(made)) for one in before]
-            last: list[int] = choose(logits, wishes) if wishes else logits.argmax(axis=1).tolist()
+            if is_greedy:  # which `choose` would find out for each token anew
+                last: list[int] = logits.argmax(axis=1).tolist()
+            else:
+                last = choose(logits, [one.wish(len(made)) for one in before])
             made.append(last)
             ends = len(made) == most or time.perf_counter() > until or not self.ends.isdisjoint(last)
             return None if ends else last

@@ -181,9 +181,11 @@ def _kept(context: int, settings: _Settings, source: _Source) -> tuple[int, list
     """How much of the context can be served, and what is to be said of it."""
     if _appends_in_place(source.proto):
         return context, []
+    why = f" (attention: {source.facts['attention']})" if "attention" in source.facts else ""
     slow = (
-        "its graph has no GroupQueryAttention, which appends to a cache in place: each step copies the cache, through "
-        "the host where there is a GPU; it serves, but long texts and many at once are slow"
+        f"its graph has no GroupQueryAttention, which appends to a cache in place{why}: each step copies the cache, "
+        "through the host where there is a GPU. It serves, but long texts and many at once are slow; "
+        "onnxruntime-genai's builder may know the model"
     )
     shorter = settings.window - _MARGIN
     tried_over_it = settings.window <= LONGEST_WINDOW

@@ -161,7 +161,7 @@ class Decoder:
             tokens: the token that each goes on with first.
             lengths: how many come before it.
             choose: is given logits [N, vocabulary], which it must not keep, and gives tokens [N]; None ends it. The
-                decoder serves nobody else meanwhile.
+                decoder serves nobody else meanwhile, `choose` neither.
 
         Raises:
             ValueError: they are not as many of each.
@@ -177,8 +177,8 @@ class Decoder:
                 logits = step(tokens, lengths)
                 self._slots.have_grown(slots, lengths)
                 following = choose(logits)
-                if following is None:
-                    return np.array(logits)  # its own, since the next run writes there
+                if following is None:  # the next run writes there
+                    return np.array(logits) if np.may_share_memory(logits, self._logits) else logits
                 tokens, lengths = following, [length + 1 for length in lengths]
 
     def read_at_once(self, tokens: Sequence[int]) -> Logits:
@@ -227,8 +227,9 @@ class Decoder:
     def _all_but(self, slots: Sequence[int]) -> tuple[Batch, Rows]:
         """The batch of all slots, and the row of each of these: what the others make goes where nothing is kept."""
         assert self._all is not None
-        idle = [min(filled, self.context - 1) for filled in self._slots.filled]
-        self._all.write([[0]] * len(idle), idle)
+        filled = self._slots.filled
+        idle = [slot for slot in range(len(filled)) if slot not in slots]
+        self._all.put(idle, [0] * len(idle), [min(filled[slot], self.context - 1) for slot in idle])
         return self._all, list(slots)
 
     def _bound(self, first: int, rows: int, length: int, record: bool = False) -> Batch:

@@ -5,7 +5,7 @@ In float32 the attention would run on the CPU, and all that it reads and makes w
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -20,7 +20,6 @@ _MOST_BYTES = 2**30
 """A larger graph is left as it is: as bytes it may have twice as many, and it stands in memory several times."""
 _LOGITS = "logits"
 _WAVES = ("Cos", "Sin")
-_PRODUCTS = ("Gemm", "GroupQueryAttention", "MatMul")
 
 
 def halved(path: Path) -> bytes | None:
@@ -63,18 +62,18 @@ class _Waves(NamedTuple):
         import onnx  # noqa: PLC0415
 
         tensors = Tensors(graph)
-        waves = [node for node in graph.node if node.op_type in _WAVES]
-        makers = _makers(waves, tensors)
-        if any(node.op_type in _PRODUCTS for node in makers):  # they are made of more than positions
-            return cls([], [], [])
-        names = [node.output[0] for node in waves]
+        shown = {value.name for value in graph.output}
+        waves = [node for node in graph.node if node.op_type in _WAVES and node.output[0] not in shown]
+        of = {node.output[0]: _makers(node, tensors) for node in waves}
+        names = [name for name, makers in of.items() if _are_of_positions(makers.values(), graph, tensors)]
+        makers = {made: node for name in names for made, node in of[name].items()}
         given = {value.name for value in graph.input}
-        read = {name for node in makers for name in node.input} - given
+        read = {name for node in makers.values() for name in node.input} - given
         own = {name: f"waves.{name}" for name in read | set(tensors.made_by) if name and name not in names}
-        nodes = [_named(node, own) for node in graph.node if node in makers]
+        nodes = [_named(node, own) for node in graph.node if node.output[0] in makers]
         weights = [_weight(one, own[one.name]) for one in graph.initializer if one.name in read]
-        for node in waves:
-            graph.node.remove(node)
+        for name in names:
+            graph.node.remove(makers[name])
         floats = onnx.TensorProto.FLOAT
         graph.input.extend(onnx.helper.make_tensor_value_info(name, floats, None) for name in names)
         prune(graph)
@@ -90,13 +89,30 @@ class _Waves(NamedTuple):
         graph.initializer.extend(self.weights)
 
 
-def _makers(nodes: list[NodeProto], tensors: Tensors) -> list[NodeProto]:
-    """These nodes, and all before them."""
-    found = list(nodes)
-    for node in found:  # it grows
-        before = (tensors.made_by[name] for name in node.input if name in tensors.made_by)
-        found += [maker for maker in before if maker not in found]
+def _makers(wave: NodeProto, tensors: Tensors) -> dict[str, NodeProto]:
+    """A node and all before it, by the first tensor that each makes."""
+    found = {wave.output[0]: wave}
+    behind = [wave]
+    while behind:
+        for name in behind.pop().input:
+            maker = tensors.made_by.get(name)
+            if maker is not None and maker.output[0] not in found:
+                found[maker.output[0]] = maker
+                behind.append(maker)
     return found
+
+
+def _are_of_positions(makers: Iterable[NodeProto], graph: GraphProto, tensors: Tensors) -> bool:
+    """Whether these nodes begin with whole numbers, and none of them looks up what tokens stand for."""
+    import onnx  # noqa: PLC0415
+
+    whole = (onnx.TensorProto.INT32, onnx.TensorProto.INT64)
+    others = {value.name for value in graph.input if value.type.tensor_type.elem_type not in whole}
+    return all(
+        others.isdisjoint(node.input)
+        and not (node.op_type == "Gather" and tensors.weight(node.input[0]) is not None)
+        for node in makers
+    )
 
 
 def _named(node: NodeProto, names: Mapping[str, str]) -> NodeProto:

@@ -149,6 +149,64 @@ def test_what_a_token_sees_is_found_out(tmp_path: Path, monkeypatch: pytest.Monk
     assert (made.attention, attention_of(made)) == ("its own, a token sees others than those before it", [])
 
 
+@pytest.mark.parametrize("said", [True, False])
+def test_a_window_that_no_short_text_reaches_over_is_found_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: bool
+):
+    """By what the last token of the longest text sees, whether or not the attention is told of the window."""
+    attend = Attending.attend
+
+    def untold(attention: Attending, *given: Any, **others: Any) -> tuple[torch.Tensor, None]:
+        return attend(attention, *given, **others | ({} if said else {"sliding_window": None}))
+
+    monkeypatch.setattr(Attending, "attend", untold)
+
+    _, _, made = made_of(tmp_path, "Mistral", sliding_window=100)
+
+    if said:
+        [node] = attention_of(made)
+        assert (made.attention, node.attributes["local_window_size"].value) == ("GroupQueryAttention", 100)
+    else:
+        assert made.attention == "its own, a token sees others than those before it in a window of -1"
+
+
+def test_keys_that_change_behind_the_cache_are_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    attend = Attending.attend
+
+    def with_other_keys(
+        attention: Attending, module: Any, query: Any, key: Any, *given: Any, **others: Any
+    ) -> tuple[torch.Tensor, None]:
+        return attend(attention, module, query, 2 * key, *given, **others)
+
+    monkeypatch.setattr(Attending, "attend", with_other_keys)
+
+    _, _, made = made_of(tmp_path, "GPT2")
+
+    assert made.attention == "its own, it attends to something else than its cache"
+
+
+def test_a_mask_of_its_own_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    attend = Attending.attend
+
+    def with_a_copy(
+        attention: Attending,
+        module: Any,
+        query: Any,
+        key: Any,
+        value: Any,
+        attention_mask: Any,
+        **others: Any,
+    ) -> tuple[torch.Tensor, None]:
+        changed = None if attention_mask is None else attention_mask.clone()
+        return attend(attention, module, query, key, value, attention_mask=changed, **others)
+
+    monkeypatch.setattr(Attending, "attend", with_a_copy)
+
+    _, _, made = made_of(tmp_path, "GPT2")
+
+    assert made.attention == "its own, its mask is one of its own"
+
+
 def test_attention_with_more_than_keys_and_values_is_found_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -182,4 +240,4 @@ def test_what_transformers_refuses_to_be_told_is_traced_nevertheless(
 
     _, _, made = made_of(tmp_path, "GPT2")
 
-    assert made.attention == "its own, GPT2 does not know group_query."
+    assert made.attention == "its own, ValueError: GPT2 does not know group_query."

@@ -25,9 +25,9 @@ OPERATOR, _CONTRIB = "GroupQueryAttention", "com.microsoft"
 _HEAD = 8
 """CUDA's kernels want heads whose size is a multiple of this."""
 _TRIED = 64
-"""Tokens that a network is run with, to see what its attention sees."""
+"""Tokens that a network is run with, to see how it attends."""
 _LONGEST = 4096
-"""A window of attention over so many tokens is not seen whole."""
+"""The context of one that does not say how long it is."""
 _LAST, _ROOM = 5, 6
 """Which inputs of the operator tell each row's last index, and the room for tokens."""
 _HARMLESS = (
@@ -93,6 +93,9 @@ class Attending:
     def __init__(self) -> None:
         self._cache: _Reading | None = None
         self._hows: dict[int, _How] = {}
+        self._masks: list[tuple[Tensor, Tensor]] = []
+        """Those that were asked for, and what the last token of the longest text sees, bool [L]."""
+        self._longest = _LONGEST
         self._is_tried = False
 
     def cache(self, past: Sequence[Tensor]) -> DynamicCache:
@@ -117,13 +120,20 @@ class Attending:
         return [part for layer in sorted(made) for part in made[layer]]
 
     def attend(
-        self, _: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **others: Any
+        self,
+        module: nn.Module,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attention_mask: Tensor | None = None,
+        **others: Any,
     ) -> tuple[Tensor, None]:
         """As `transformers` calls it: queries [N, H, T, D], keys and values [N, G, T, D]; gives [N, T, H, D]."""
         assert self._cache is not None
         layer, past_key, past_value = self._cache.take(key, value)
         if not self._is_tried:
-            self._hows[layer] = _how(query, key, value, mask, others)
+            how = self._hows[layer] = _how(query, key, value, others)
+            self._check(attention_mask, how.window)
             self._cache.made[layer] = past_key, past_value
             return torch.zeros_like(query).transpose(1, 2), None
         attended, *present = _group_query(self._hows[layer], query, key, value, past_key, past_value)
@@ -132,7 +142,28 @@ class Attending:
 
     def mask(self, **asked: Any) -> Tensor | None:
         """What layers are masked by, as `transformers` asks for it: by nothing, once it is known what they see."""
-        return None if self._is_tried else eager_mask(**asked)
+        if self._is_tried:
+            return None
+        first = torch.zeros(1, dtype=torch.int64)
+        tokens = torch.arange(self._longest)
+        mask = eager_mask(**asked)
+        self._masks.append((mask, asked["mask_function"](first, first, tokens[-1:], tokens)))
+        return mask
+
+    def _check(self, mask: Tensor | None, window: int) -> None:
+        """That a token sees those before it in a window, in a short text and at the end of the longest.
+
+        Raises:
+            Unfit: it sees others, or nobody knows.
+        """
+        far = next((row for given, row in self._masks if given is mask), None)
+        if mask is None or far is None:
+            raise Unfit("its mask is one of its own")
+        length = mask.shape[-1]
+        if not torch.equal(mask[0, 0] == 0, _seen(torch.arange(length), length, window)):
+            raise Unfit("a token sees others than those before it")
+        if not torch.equal(far, _seen(torch.arange(self._longest)[-1:], self._longest, window)[0]):
+            raise Unfit(f"a token sees others than those before it in a window of {window}")
 
     @torch.inference_mode()
     def try_out(
@@ -150,10 +181,9 @@ class Attending:
         Raises:
             Unfit: in a way that GroupQueryAttention does not.
         """
-        config = network.config
-        window = getattr(config, "sliding_window", None) or 0
-        longest = getattr(config, "max_position_embeddings", _LONGEST)
-        length = min(longest, _LONGEST, window + _TRIED)
+        config = network.config.get_text_config()
+        self._longest = getattr(config, "max_position_embeddings", None) or _LONGEST
+        length = min(self._longest, _TRIED)
         empty = [torch.zeros(1, heads, 0, head_size)] * (2 * layers)
         network(
             input_ids=torch.zeros(1, length, dtype=torch.int64),
@@ -167,7 +197,7 @@ class Attending:
 
 @contextmanager
 def attending(network: PreTrainedModel) -> Iterator[Attending]:
-    """Inside of this the network attends as it is told."""
+    """Inside of this the network attends as it is told; one at a time in a process, all of which know the name."""
     attention, before = Attending(), network.config._attn_implementation or "eager"
     AttentionInterface.register(_NAME, attention.attend)
     AttentionMaskInterface.register(_NAME, attention.mask)
@@ -175,9 +205,9 @@ def attending(network: PreTrainedModel) -> Iterator[Attending]:
         network.set_attn_implementation(_NAME)
         yield attention
     finally:
-        network.set_attn_implementation(before)
         for interface in (AttentionInterface, AttentionMaskInterface):
             interface._global_mapping.pop(_NAME, None)
+        network.set_attn_implementation(before)
 
 
 def tell_lengths(graph: onnx_ir.Graph) -> None:
@@ -204,27 +234,33 @@ def tell_lengths(graph: onnx_ir.Graph) -> None:
         node.replace_input_with(_ROOM, room)
 
 
-def _how(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, others: dict[str, Any]) -> _How:
+def _how(query: Tensor, key: Tensor, value: Tensor, others: dict[str, Any]) -> _How:
     """What a layer asks for.
 
     Raises:
         Unfit: it is nothing that GroupQueryAttention does.
     """
     odd = [
-        name for name, given in others.items() if name not in _HARMLESS and isinstance(given, Tensor | float)
+        name
+        for name, given in others.items()
+        if name not in _HARMLESS and given is not None and not isinstance(given, bool)
     ]
     if odd:
         raise Unfit(f"its attention has {', '.join(odd)}")
     if value.shape != key.shape or query.shape[3] != key.shape[3] or key.shape[3] % _HEAD:
         raise Unfit(f"its heads have {query.shape[3]}, {key.shape[3]} and {value.shape[3]} numbers")
-    window = others.get("sliding_window") or -1
-    places = torch.arange(query.shape[2])
-    back = places[:, None] - places
-    seen = (back >= 0) & ((back < window) | (window < 0))
-    if mask is None or not torch.equal(mask[0, 0] == 0, seen):
-        raise Unfit("a token sees others than those before it")
     scale = others.get("scaling")
-    return _How(query.shape[3] ** -0.5 if scale is None else scale, window, others.get("softcap") or 0.0)
+    return _How(
+        query.shape[3] ** -0.5 if scale is None else scale,
+        others.get("sliding_window") or -1,
+        others.get("softcap") or 0.0,
+    )
+
+
+def _seen(tokens: Tensor, length: int, window: int) -> Tensor:
+    """Which of so many tokens these [T] see, bool [T, length]."""
+    back = tokens[:, None] - torch.arange(length)
+    return (back >= 0) & ((back < window) | (window < 0))
 
 
 def _group_query(

@@ -31,11 +31,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from .attending import OPERATOR
 from .graph import llama_graph
-from .tracing import CacheSizes, cache_argument, traced
+from .tracing import CacheSizes, cache_argument, first_line, traced
 
 __all__ = ["export_folder"]
 
-_OPSET = 20
 _INLINE_BYTES = 2**30
 """Weights up to so many bytes are in the graph itself; protobuf writes 2 GiB at most."""
 _LLAMAS = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
@@ -128,7 +127,7 @@ def _load(folder: Path) -> PreTrainedModel:
     except Exception as error:  # transformers raises what it likes
         raise ModelInvalid(
             f"{folder}: expected a causal language model that transformers {transformers.__version__} has, got: "
-            f"{_first_line(error)}; upgrade transformers, or export it elsewhere and import its graph"
+            f"{first_line(error)}; upgrade transformers, or export it elsewhere and import its graph"
         ) from error
     network, found = loaded
     if missing := sorted(found["missing_keys"]):
@@ -203,7 +202,7 @@ def _write_traced(folder: Path, network: PreTrainedModel, sizes: CacheSizes, int
     except Exception as error:  # whatever the exporter makes of an architecture
         raise ModelInvalid(
             f"{folder}: expected {type(network).__name__} to be exported by torch {torch.__version__}, got: "
-            f"{_first_line(error)}; upgrade torch and transformers, or export it elsewhere and import its graph"
+            f"{first_line(error)}; upgrade torch and transformers, or export it elsewhere and import its graph"
         ) from error
     onnx_ir.save(made.graph, into / GRAPH, external_data=_beside(network))
     return made.attention
@@ -230,10 +229,3 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-
-
-def _first_line(error: Exception) -> str:
-    """Its class and what it says first: these errors go on for pages."""
-    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
-        error = error.__cause__
-    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:300]}"

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
-from .attending import OPERATOR, Attending, attending, tell_lengths
+from .attending import OPERATOR, Attending, Unfit, attending, tell_lengths
 
-__all__ = ["CacheSizes", "Traced", "cache_argument", "traced"]
+__all__ = ["CacheSizes", "Traced", "cache_argument", "first_line", "traced"]
 
 _OPSET = 20
 
@@ -60,12 +60,19 @@ def traced(network: PreTrainedModel, sizes: CacheSizes) -> Traced:
             model, _ = optimize_for_ort(_exported(network, sizes, attention))
             tell_lengths(model.graph)
             return Traced(model, OPERATOR)
-    except (
-        Exception
-    ) as error:  # Unfit, or whatever there is that transformers or the exporter cannot do with it
-        reason = f"its own, {str(error).strip().partition(chr(10))[0][:200]}"
+    except Unfit as unfit:
+        reason = str(unfit)
+    except Exception as error:  # whatever transformers or the exporter make of an architecture
+        reason = first_line(error)
     with _masks_by_position():
-        return Traced(_exported(network, sizes), reason)
+        return Traced(_exported(network, sizes), f"its own, {reason}")
+
+
+def first_line(error: Exception) -> str:
+    """Its class and what it says first: those of the exporter go on for pages."""
+    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    return f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')[:300]}"
 
 
 def cache_argument(network: PreTrainedModel) -> str:
