@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TextIO
@@ -45,6 +46,9 @@ _AGAIN = 8
 _EPISODES = (0, PROMPT, 4 * PROMPT)
 """The newcomer's prompt; 0 for the control, in which nobody comes."""
 _SEEDS_A_WINDOW = 100_000
+_TURNS = 4
+"""Of those who write one text after the other, in a round."""
+_HTTP = "http greedy"
 
 
 @dataclass
@@ -90,34 +94,40 @@ class Bench:
         return measured
 
 
-def one_stream(bench: Bench, number: int, workers: dict[str, Worker]) -> None:
-    """All who write without HTTP, each in its turn."""
-    prompts = bench.prompts(64)
-    names = list(workers)
-    for name in names[number % len(names) :] + names[: number % len(names)]:
+def one_stream(bench: Bench, number: int, workers: dict[str, Worker], port: int) -> None:
+    """All who write without HTTP, and the product behind it, each in its turn, some times a round.
 
-        def measure(worker: Worker = workers[name]) -> dict[str, Any]:
-            made = worker.write(prompts, TEXT, bench.seconds)
-            return {"tokens_per_s": sum(map(len, made["texts"])) / made["seconds"]}
+    What else uses the machine's memory changes within seconds: those who are compared write shortly after each other.
+    """
+    site, seconds = Site(port, bench.model.name, TEXT, 0.0), bench.seconds / _TURNS
+    names = [*workers, _HTTP]
 
-        bench.window(number, name, measure)
+    def measure(name: str, prompts: list[list[int]]) -> dict[str, Any]:
+        if name == _HTTP:
+            return _load(bench, site, 1, seconds)
+        made = workers[name].write(prompts, TEXT, seconds)
+        return {"tokens_per_s": sum(map(len, made["texts"])) / made["seconds"]}
+
+    for turn in range(number * _TURNS, (number + 1) * _TURNS):
+        prompts = bench.prompts(64)
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            bench.window(turn, name, partial(measure, name, prompts))
+
+
+def _load(bench: Bench, site: Site, streams: int, seconds: float, warm_s: float = 0.5) -> dict[str, Any]:
+    """So many clients, each of which has one text after the other written."""
+    return clients(
+        "closed", site, prompts=bench.prompts(2000), streams=streams,
+        warm_s=warm_s, seconds=seconds, seed=bench.next_seed(),
+    )  # fmt: skip
 
 
 def behind_http(bench: Bench, number: int, port: int, alone: int) -> None:
     """One client and 16 with the default workers, and a newcomer beside 15 with one worker on port `alone`."""
-    site, greedy = Site(port, bench.model.name, TEXT), Site(port, bench.model.name, TEXT, 0.0)
-    brief = Site(port, bench.model.name, 4)
-
-    def load(site: Site, streams: int, seconds: float, warm_s: float = 0.5) -> dict[str, Any]:
-        return clients(
-            "closed", site, prompts=bench.prompts(2000), streams=streams,
-            warm_s=warm_s, seconds=seconds, seed=bench.next_seed(),
-        )  # fmt: skip
-
-    bench.window(number, "http greedy", lambda: load(greedy, 1, bench.seconds))
-    bench.window(number, "http", lambda: load(site, 1, bench.seconds))
-    bench.window(number, "http idle", lambda: load(brief, 1, bench.seconds))
-    made = bench.window(number, f"http {STREAMS}", lambda: load(site, STREAMS, bench.load_s, 1.0))
+    site, brief = Site(port, bench.model.name, TEXT), Site(port, bench.model.name, 4)
+    bench.window(number, "http", lambda: _load(bench, site, 1, bench.seconds))
+    bench.window(number, "http idle", lambda: _load(bench, brief, 1, bench.seconds))
+    made = bench.window(number, f"http {STREAMS}", lambda: _load(bench, site, STREAMS, bench.load_s, 1.0))
     check_alone(bench, site, made["texts"])
     late = [length for _ in range(bench.episodes) for length in _EPISODES]
     bench.window(
@@ -192,7 +202,7 @@ def run(bench: Bench, home: Path, rounds: int) -> None:
             if not number:
                 bench.write("run", **facts(bench, workers), rounds=rounds)
                 check_greedy(bench, workers, port)
-            one_stream(bench, number, workers)
+            one_stream(bench, number, workers, port)
             behind_http(bench, number, port, alone)
 
 
@@ -219,7 +229,7 @@ def main() -> None:
     )
     parser.add_argument("--model", default="shakespeare", help="a shipped model, or a model's folder")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each window with one stream")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of one stream, in a round")
     parser.add_argument("--load-s", type=float, default=8.0, help=f"of each window with {STREAMS} streams")
     parser.add_argument("--episodes", type=int, default=4, help="arrivals of each kind in a round")
     parser.add_argument("--out", type=Path, help="where the raw windows go, as JSON lines")

@@ -37,8 +37,8 @@ def report(records: Sequence[Record], most_foreign: float = MOST_FOREIGN) -> str
     lines = [
         f"`{run['command']}`: `{run['model']}` ({shape['num_hidden_layers']} layers, {shape['hidden_size']} wide, "
         f"{shape['vocab_size']} tokens), {run['rounds']} rounds, {run['date']}: {run['cpu']}, Python {run['python']}, "
-        f"{versions}. Prompts of {run['prompt']} tokens, texts of {run['text']}; windows of {run['seconds']:g} s, with "
-        f"{run['streams']} streams of {run['load_s']:g} s.",
+        f"{versions}. Prompts of {run['prompt']} tokens, texts of {run['text']}; one stream "
+        f"{run['seconds']:g} s a round, greedy in turns, {run['streams']} streams {run['load_s']:g} s.",
         f"{dropped} of {len(windows)} windows dropped: others took more than {most_foreign:.0%} of the machine.",
         "",
         "### One stream, greedy",
