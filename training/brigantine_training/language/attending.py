@@ -163,7 +163,8 @@ class Attending:
         if not torch.equal(mask[0, 0] == 0, _seen(torch.arange(length), length, window)):
             raise Unfit("a token sees others than those before it")
         if not torch.equal(far, _seen(torch.arange(self._longest)[-1:], self._longest, window)[0]):
-            raise Unfit(f"a token sees others than those before it in a window of {window}")
+            told = f"the {window}" if window > 0 else "all"
+            raise Unfit(f"at the end of a long text a token sees others than {told} before it")
 
     @torch.inference_mode()
     def try_out(
