@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, ModelProto
+    from onnx import GraphProto, ModelProto, NodeProto
 
-__all__ = ["Tensors", "attributes", "graph_with", "mentions", "prune", "read"]
+__all__ = ["Tensors", "Writer", "attributes", "graph_with", "mentions", "prune", "read"]
 
 _MOST_BYTES = 2**28
 """A larger file is left as it is: to write it anew takes some six times its size."""
@@ -106,6 +107,15 @@ class Tensors:
         is_float = values.dtype == np.float32 or (node is not None and values.dtype == np.float16)
         return values.astype(np.float32) if is_float else None
 
+    def sizes(self, name: str) -> list[int] | None:
+        """The values of a constant of int64, as a shape is one."""
+        import onnx  # noqa: PLC0415
+
+        if name not in self._weights:
+            return None
+        values = onnx.numpy_helper.to_array(self._weights[name])
+        return [int(value) for value in values] if values.dtype == np.int64 and values.ndim == 1 else None
+
     def add_weight(self, name: str, values: NDArray[np.float32]) -> str:
         """A new one, named like this; gives the name that it has."""
         import onnx  # noqa: PLC0415
@@ -115,3 +125,35 @@ class Tensors:
         self._names.add(name)
         self._graph.initializer.append(onnx.numpy_helper.from_array(np.ascontiguousarray(values), name))
         return name
+
+
+class Writer:
+    """Writes nodes and constants of a graph.
+
+    Args:
+        graph: the constants become its own at once.
+        name: what theirs begin with.
+    """
+
+    def __init__(self, graph: GraphProto, name: str) -> None:
+        import onnx  # noqa: PLC0415
+
+        self._helper, self._arrays = onnx.helper, onnx.numpy_helper
+        self._graph, self._name = graph, name
+        self.nodes: list[NodeProto] = []
+        """In the order in which they run; of others, too."""
+
+    def constant(self, values: NDArray[Any]) -> str:
+        name = f"{self._name}_constant_{len(self._graph.initializer)}"
+        self._graph.initializer.append(self._arrays.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def add(self, kind: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
+        """A node with one output; its name."""
+        output = output or f"{self._name}_{len(self.nodes)}"
+        self.nodes.append(self._helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    def shaped(self, name: str, *sizes: int, output: str = "") -> str:
+        """The same values, of these sizes: 0 is what it was."""
+        return self.add("Reshape", [name, self.constant(np.array(sizes))], output)

@@ -14,6 +14,7 @@ from itertools import count
 from types import ModuleType
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from .binding import EAGER, bound_on_device, bound_on_host, run_options
@@ -157,6 +158,10 @@ class Session:
         """Run the graph on a batch: named arrays [N, ...] in, named arrays [N, ...] out."""
         if self._buckets is not None:
             return self._buckets.run(arrays)
+        if arrays and all(array.shape[:1] == (0,) for array in arrays.values()):
+            # Graphs that were written anew may need a row.
+            one = {name: np.zeros((1, *array.shape[1:]), array.dtype) for name, array in arrays.items()}
+            return {name: value[:0] for name, value in self.run(one).items()}
         feeds = dict(arrays)
         if self.is_unmasked:
             feeds |= told(feeds.pop(MASK))

@@ -11,6 +11,8 @@ four (Winograd's F(2, 2), https://arxiv.org/abs/1509.09308):
     y0 = a x0 + b x1 = a (x0 - x1) + (a + b) x1
     y1 = a x1 + b x2 = (a + b) x1 - b (x1 - x2)
 
+Small pictures of many channels save more in tiles, see `tiles`.
+
 On a GPU the same phases serve another end: cuDNN's transposed convolutions add up in any order, so that the same input
 may give other bits in each run; its plain ones do not. Sums take no less time than products there, so none are saved.
 """
@@ -26,22 +28,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from .rewriting import graph_with, prune
+from .folding import fold
+from .rewriting import Writer, graph_with, prune
+from .tiles import Axis, Tiled, Weight
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
 __all__ = ["rewritten"]
 
-Weight = NDArray[np.float32]
-
 _ACTIVATIONS = ("LeakyRelu", "Relu")
 _BLOCK = 16
 """Channels that the kernels take at a time: with others they would compute what nobody asks for."""
 _DEEP, _WIDE = 128, 8
 """Channels and columns from which on it pays to save products along rows, too: sums take time as well."""
+_FEWEST, _MOST, _HEAVIEST = 7, 100, 2**20
+"""Tiles: the shortest side, the most pixels and the most values of kernels. Of fewer pixels or heavier kernels a single
+picture would take longer by them, of more pixels a batch."""
 
 
 def rewritten(path: Path, for_gpu: bool = False) -> bytes | None:
@@ -61,6 +65,8 @@ def rewritten(path: Path, for_gpu: bool = False) -> bytes | None:
     if not (for_gpu or platform.machine() in ("x86_64", "AMD64")):
         return None
     proto = graph_with(path, "ConvTranspose")
+    if proto and not for_gpu:
+        fold(proto.graph)
     return proto.SerializeToString() if proto and _Rewriting(proto, for_gpu).run() else None
 
 
@@ -165,6 +171,18 @@ class _Layer:
         halves = self.saves and self.width % 2 == 0 and self.width >= _WIDE and len(self.weight) >= _DEEP
         return _phases(self.weight.shape[3], self.strides[1], (self.pads[1], self.pads[3]), halves)
 
+    @cached_property
+    def axes(self) -> tuple[Axis, Axis] | None:
+        """Where it is made in tiles, which pays for small pictures and kernels that stay in the cache."""
+        top, left, bottom, right = self.pads
+        rows = Axis.of(self.weight.shape[2], self.strides[0], (top, bottom), self.height)
+        columns = Axis.of(self.weight.shape[3], self.strides[1], (left, right), self.width)
+        if not (self.saves and rows and columns and len(self.weight) >= _DEEP):
+            return None
+        values = rows.kernels * columns.kernels * self.weight[:, :, 0, 0].size
+        fits = min(self.height, self.width) >= _FEWEST and self.height * self.width <= _MOST
+        return (rows, columns) if fits and values <= _HEAVIEST else None
+
     @property
     def woven(self) -> bool:
         """Whether it shall be made of phases. Where nothing overlaps they have nothing over a matrix product."""
@@ -183,7 +201,7 @@ class _Rewriting:
         self._for_gpu = for_gpu
         self._helper, self._arrays = onnx.helper, onnx.numpy_helper
         self._graph = proto.graph
-        self._nodes: list[NodeProto] = []
+        self._writer = Writer(proto.graph, "upsampling")
         self._cuts: dict[tuple[str, _Cut, _Cut], str] = {}
         del proto.graph.value_info[:]  # some are of before the inputs were changed
         known = onnx.shape_inference.infer_shapes(proto, data_prop=True).graph
@@ -205,7 +223,7 @@ class _Rewriting:
             node = waiting.pop(0)
             layer = self._layer(node)
             if layer is None or not (layer.point or layer.woven):
-                self._nodes.append(node)
+                self._writer.nodes.append(node)
                 continue
             activation = self._activation(node.output[0], waiting)
             if activation is not None:
@@ -215,12 +233,14 @@ class _Rewriting:
                 self._spread(layer, activation, output)
             elif self._for_gpu:
                 self._stack(layer, activation, output)
+            elif layer.axes:
+                self._tile(layer, activation, output, waiting)
             else:
                 self._weave(layer, activation, output)
         del self._graph.node[:]
-        self._graph.node.extend(self._nodes)
+        self._graph.node.extend(self._writer.nodes)
         prune(self._graph)
-        return len(self._nodes) > count
+        return len(self._writer.nodes) > count
 
     def _layer(self, node: NodeProto) -> _Layer | None:
         if node.op_type != "ConvTranspose" or node.domain or node.input[1] not in self._weights:
@@ -243,30 +263,67 @@ class _Rewriting:
             node.input[0], weight, list(node.input[2:]), shape[2], shape[3], strides, pads, not self._for_gpu
         )
 
-    def _activation(self, name: str, later: Sequence[NodeProto]) -> NodeProto | None:
-        """What alone reads `name` and can be part of a convolution's kernel."""
+    def _reader(self, name: str, later: Sequence[NodeProto]) -> NodeProto | None:
+        """What alone reads `name`."""
         readers = [node for node in later if name in node.input]
         shown = any(output.name == name for output in self._graph.output)
-        if len(readers) != 1 or shown or readers[0].domain:
-            return None
-        return readers[0] if readers[0].op_type in _ACTIVATIONS else None
+        return None if len(readers) != 1 or shown else readers[0]
+
+    def _activation(self, name: str, later: Sequence[NodeProto]) -> NodeProto | None:
+        """What alone reads `name` and can be part of a convolution's kernel."""
+        reader = self._reader(name, later)
+        return reader if reader and not reader.domain and reader.op_type in _ACTIVATIONS else None
 
     def _spread(self, layer: _Layer, activation: NodeProto | None, output: str) -> None:
         """[N, C_in, 1, 1] -> [N, C_out, K_h, K_w]"""
         channels, height, width = layer.weight.shape[1:]
         bias = [self._arrays.to_array(self._weights[name]).repeat(height * width) for name in layer.bias]
-        row = self._add("Flatten", [layer.source], axis=1)
+        row = self._writer.add("Flatten", [layer.source], axis=1)
         constants = [
-            self._constant(values) for values in (np.reshape(layer.weight, (len(layer.weight), -1)), *bias)
+            self._writer.constant(values)
+            for values in (np.reshape(layer.weight, (len(layer.weight), -1)), *bias)
         ]
-        made = self._activated(activation, self._add("Gemm", [row, *constants]))
-        self._shaped(made, channels, height, width, output=output)
+        made = self._activated(activation, self._writer.add("Gemm", [row, *constants]))
+        self._writer.shaped(made, 0, channels, height, width, output=output)
 
     def _stack(self, layer: _Layer, activation: NodeProto | None, output: str) -> None:
         """Make the phases, one behind the other in the channels, and let one node put all pixels in their places."""
         phases = [self._phase(layer, row, column)[0][0] for row, column in product(layer.rows, layer.columns)]
-        made = self._activated(activation, self._add("Concat", phases, axis=1))
-        self._add("DepthToSpace", [made], output, blocksize=layer.strides[0], mode="DCR")
+        made = self._activated(activation, self._writer.add("Concat", phases, axis=1))
+        self._writer.add("DepthToSpace", [made], output, blocksize=layer.strides[0], mode="DCR")
+
+    def _tile(
+        self, layer: _Layer, activation: NodeProto | None, output: str, waiting: Sequence[NodeProto]
+    ) -> None:
+        """Make it in tiles.
+
+        Where few channels are made of the pixels next, then before they are put in their places: fewer are to be.
+        """
+        assert layer.axes
+        reader = self._narrow(output, waiting)
+        narrow = self._layer(reader) if reader else None
+        tiled = Tiled(
+            self._writer,
+            layer.weight,
+            self._arrays.to_array(self._weights[layer.bias[0]]) if layer.bias else None,
+            *layer.axes,
+            activated=lambda name: self._activated(activation, name),
+            matrix=np.reshape(narrow.weight, (len(narrow.weight), -1)) if narrow else None,
+        )
+        last = tiled.write(layer.source)
+        if not reader or not narrow:
+            self._writer.add("Transpose", [last], output, perm=[0, 3, 1, 2])
+            return
+        taps = np.reshape(np.eye(narrow.weight[0].size, dtype=np.float32), (-1, *narrow.weight.shape[1:]))
+        reader.input[0] = self._writer.add("Transpose", [last], perm=[0, 3, 1, 2])
+        reader.input[1] = self._writer.constant(taps)  # it adds up what overlaps
+
+    def _narrow(self, name: str, later: Sequence[NodeProto]) -> NodeProto | None:
+        """The transposed convolution that alone reads `name`, if all its products are fewer than half of its inputs."""
+        reader = self._reader(name, later)
+        layer = self._layer(reader) if reader else None
+        few = layer is not None and not layer.woven and 2 * layer.weight[0].size <= len(layer.weight)
+        return reader if few else None
 
     def _weave(self, layer: _Layer, activation: NodeProto | None, output: str) -> None:
         """Make the phases, and weave them: a pixel of each to a row, a row of each to a picture."""
@@ -280,11 +337,13 @@ class _Rewriting:
             names = [
                 self._activated(activation, phase[row][column]) for column, phase in product(parts[1], phases)
             ]
-            last = [self._add("Transpose", [name], perm=[0, 2, 3, 1]) for name in names]
-            pixels = [self._shaped(name, tall * wide, 1, channels) for name in last]
-            strips.append(self._shaped(self._add("Concat", pixels, axis=2), tall, 1, width * channels))
-        rows = self._shaped(self._add("Concat", strips, axis=2), height, width, channels)
-        self._add("Transpose", [rows], output, perm=[0, 3, 1, 2])
+            last = [self._writer.add("Transpose", [name], perm=[0, 2, 3, 1]) for name in names]
+            pixels = [self._writer.shaped(name, 0, tall * wide, 1, channels) for name in last]
+            strips.append(
+                self._writer.shaped(self._writer.add("Concat", pixels, axis=2), 0, tall, 1, width * channels)
+            )
+        rows = self._writer.shaped(self._writer.add("Concat", strips, axis=2), 0, height, width, channels)
+        self._writer.add("Transpose", [rows], output, perm=[0, 3, 1, 2])
 
     def _phase(self, layer: _Layer, row: _Phase, column: _Phase) -> list[list[str]]:
         """The parts of one phase by row and column, each [N, C_out, H or H / 2, W or W / 2]."""
@@ -296,13 +355,13 @@ class _Rewriting:
                 bias = layer.bias if (i, j) == (row.shared, column.shared) else []
                 pads = [above.pads[0], beside.pads[0], above.pads[1], beside.pads[1]]
                 cut = self._cut(layer, above.cut, beside.cut)
-                made.append(self._add("Conv", [cut, self._constant(kernel), *bias], pads=pads))
+                made.append(self._writer.add("Conv", [cut, self._writer.constant(kernel), *bias], pads=pads))
             lines.append([self._sum([made[j] for j in part]) for part in column.parts])
         columns = range(len(column.parts))
         return [[self._sum([lines[i][j] for i in part]) for j in columns] for part in row.parts]
 
     def _sum(self, names: Sequence[str]) -> str:
-        return names[0] if len(names) == 1 else self._add("Add", names)
+        return names[0] if len(names) == 1 else self._writer.add("Add", names)
 
     def _cut(self, layer: _Layer, row: _Cut, column: _Cut) -> str:
         """A convolution of each channel alone, for which there is a kernel, too."""
@@ -312,9 +371,9 @@ class _Rewriting:
         if known not in self._cuts:
             channels = len(layer.weight)
             kernel = np.tile(np.outer(row.taps, column.taps).astype(np.float32), (channels, 1, 1, 1))
-            self._cuts[known] = self._add(
+            self._cuts[known] = self._writer.add(
                 "Conv",
-                [layer.source, self._constant(kernel)],
+                [layer.source, self._writer.constant(kernel)],
                 pads=[row.pads[0], column.pads[0], row.pads[1], column.pads[1]],
                 strides=[row.step, column.step],
                 group=channels,
@@ -324,21 +383,6 @@ class _Rewriting:
     def _activated(self, activation: NodeProto | None, name: str) -> str:
         if activation is None:
             return name
-        made = self._add(activation.op_type, [name])
-        self._nodes[-1].attribute.extend(activation.attribute)
+        made = self._writer.add(activation.op_type, [name])
+        self._writer.nodes[-1].attribute.extend(activation.attribute)
         return made
-
-    def _shaped(self, name: str, *sizes: int, output: str = "") -> str:
-        """[N, *sizes]"""
-        return self._add("Reshape", [name, self._constant(np.array([0, *sizes]))], output)
-
-    def _constant(self, values: NDArray[Any]) -> str:
-        name = f"upsampling_constant_{len(self._graph.initializer)}"
-        self._graph.initializer.append(self._arrays.from_array(np.ascontiguousarray(values), name))
-        return name
-
-    def _add(self, kind: str, inputs: Sequence[str], output: str = "", **attributes: Any) -> str:
-        """A node with one output; its name."""
-        output = output or f"upsampling_{len(self._nodes)}"
-        self._nodes.append(self._helper.make_node(kind, inputs, [output], **attributes))
-        return output
