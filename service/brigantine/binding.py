@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .held import Held
 from .tensors import View, device_copy
 from .turns import GPU
 
@@ -51,20 +52,10 @@ def bound_on_device(
         graph_id: makes a CUDA graph of the run, at once: the inputs must be valid. No other binding of the session may
             have this one.
     """
-    binding = engine.io_binding()
-    sent: list[tuple[str, Any, Any]] = []
-    received: list[tuple[str, Any, Any]] = []
-    for there, views, bind, crossing in (
-        (binding.bind_ortvalue_input, inputs, binding.bind_input, sent),
-        (binding.bind_ortvalue_output, outputs, binding.bind_output, received),
-    ):
-        _bind(bind, {name: view for name, view in views.items() if view.device == device})
-        for name, view in views.items():
-            if view.device != device:
-                with GPU.use():
-                    value = device_copy(ort, view.owner, device)
-                    there(name, value)
-                crossing.append((name, value, view.owner))
+    with GPU.use():
+        binding = Held(engine.io_binding())
+        sent = _laid(ort, device, inputs, binding.bind_input, binding.bind_ortvalue_input)
+        received = _laid(ort, device, outputs, binding.bind_output, binding.bind_ortvalue_output)
     options, recorded = run_options(ort, graph_id), graph_id != EAGER
 
     def run(kept: tuple[Any, Any] = (inputs, outputs)) -> None:
@@ -90,6 +81,25 @@ def run_options(ort: ModuleType, graph_id: str = EAGER) -> Any:
     options.log_severity_level = 4  # what goes wrong is raised, and need not be written on stderr, too
     options.add_run_config_entry("gpu_graph_id", graph_id)  # asked for in each run; its absence costs 40 us
     return options
+
+
+def _laid(
+    ort: ModuleType,
+    device: str,
+    views: Mapping[str, View],
+    bind: Callable[..., None],
+    bind_value: Callable[..., None],
+) -> list[tuple[str, Held, Any]]:
+    """Bind all of these; what is to cross the bus: its name, where it lies on the device, and the array."""
+    _bind(bind, {name: view for name, view in views.items() if view.device == device})
+    crossing = [
+        (name, device_copy(ort, view.owner, device), view.owner)
+        for name, view in views.items()
+        if view.device != device
+    ]
+    for name, value, _ in crossing:
+        bind_value(name, value)
+    return crossing
 
 
 def _bind(bind: Callable[..., None], views: Mapping[str, View]) -> None:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from .binding import EAGER, run_options
 from .flops import flops
+from .held import Held
 from .model import Arrays, Model, TensorSpec
 from .turns import GPU
 
@@ -106,11 +107,11 @@ class _Bucket:
     ) -> None:
         def buffer(spec: TensorSpec) -> Any:
             shape = [size, *spec.shape[1:]]
-            return ort.OrtValue.ortvalue_from_shape_and_type(shape, np.dtype(spec.dtype), device, 0)
+            return Held(ort.OrtValue.ortvalue_from_shape_and_type(shape, np.dtype(spec.dtype), device, 0))
 
         self._engine = engine
         self._shares_memory = device == "cpu"
-        self._binding = engine.io_binding()
+        self._binding = Held(engine.io_binding())
         self._inputs = {spec.name: buffer(spec) for spec in model.manifest.inputs}
         self._outputs = {spec.name: buffer(spec) for spec in model.manifest.outputs}
         # What the rows are copied into, so that the copy to the device is one, and padding is zero.

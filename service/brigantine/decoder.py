@@ -311,7 +311,7 @@ class Decoder:
         ) as reason:  # ONNX Runtime says in its own ways that the cache that comes out has another shape
             level = logging.DEBUG if self._session.device == "cpu" else logging.WARNING
             log.log(level, "%s: not with padding %d: %s", self._session.model.name, padding, reason)
-            refusals.append(reason)
+            refusals.append(reason.with_traceback(None))  # which keeps what was tried
             return math.inf
         return math.inf if math.isnan(error) else error
 

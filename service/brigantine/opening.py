@@ -16,6 +16,7 @@ from .blocks import attending
 from .buckets import Buckets
 from .errors import ModelInvalid
 from .half import halved
+from .held import Held
 from .model import Model, TensorSpec
 from .shared import Shared
 from .turns import GPU
@@ -110,7 +111,7 @@ def on_gpu(ort: ModuleType, model: Model, options: SessionOptions) -> Opened | N
         except ModelInvalid:
             raise
         except Exception as error:
-            refusal = error
+            refusal = error.with_traceback(None)  # it keeps what was opened
             continue
         if found and found.buckets and not found.buckets.reproducible and options.plain_convolutions:
             found = _reproducible(ort, model, options) or found
@@ -146,7 +147,7 @@ def _on_gpu(
 ) -> Opened | None:
     with GPU.use():
         providers = gpu_providers(ort, model, options, recorded)
-        engine = _opened(ort, graph, providers, _chosen(ort, options))
+        engine = Held(_opened(ort, graph, providers, _chosen(ort, options)))
     if engine.get_providers()[0] == "CPUExecutionProvider":
         return None
     _checked(model, engine, has_gpu=True)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .held import Held
 from .turns import GPU
 
 __all__ = ["DeviceTensors", "HostTensors", "Shape", "Tensors", "View", "device_copy"]
@@ -110,29 +111,29 @@ class DeviceTensors:
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         """All of it: a slot is one piece in each layer, its first tokens are not."""
-        for layer in range(len(self._layers)):
-            binding = self._copier.io_binding()
-            for bind, name, slot in (
-                (binding.bind_input, "x", source),
-                (binding.bind_output, "y", target),
-            ):
-                view = self.view(layer, slot, 1)
-                bind(name, view.device, 0, view.dtype.type, [self._slot_numbers], view.address)
-            with GPU.use():
-                self._copier.run_with_iobinding(binding)
+        with GPU.use():
+            for layer in range(len(self._layers)):
+                self._copy(layer, source, target)
+
+    def _copy(self, layer: int, source: int, target: int) -> None:
+        binding = self._copier.io_binding()
+        for bind, name, slot in ((binding.bind_input, "x", source), (binding.bind_output, "y", target)):
+            view = self.view(layer, slot, 1)
+            bind(name, view.device, 0, view.dtype.type, [self._slot_numbers], view.address)
+        self._copier.run_with_iobinding(binding)
 
     def clear(self) -> None:
         """Nothing: it is taken for good."""
 
 
-def device_copy(ort: ModuleType, array: NDArray[Any], device: str) -> Any:
+def device_copy(ort: ModuleType, array: NDArray[Any], device: str) -> Held:
     """An OrtValue of its own: `ortvalue_from_numpy` would share the array's memory where the device is the CPU."""
-    value = ort.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype, device, 0)
+    value = Held(ort.OrtValue.ortvalue_from_shape_and_type(array.shape, array.dtype, device, 0))
     value.update_inplace(array)
     return value
 
 
-def _copier(ort: ModuleType, device: str, dtype: np.dtype[Any]) -> Any:
+def _copier(ort: ModuleType, device: str, dtype: np.dtype[Any]) -> Held:
     """A graph that copies on the device."""
     from onnx import helper  # noqa: PLC0415 - only where there is a GPU
 
@@ -142,4 +143,4 @@ def _copier(ort: ModuleType, device: str, dtype: np.dtype[Any]) -> Any:
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
     provider = "CUDAExecutionProvider" if device == "cuda" else "CPUExecutionProvider"
     with GPU.use():
-        return ort.InferenceSession(model.SerializeToString(), providers=[provider])
+        return Held(ort.InferenceSession(model.SerializeToString(), providers=[provider]))

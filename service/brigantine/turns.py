@@ -1,14 +1,17 @@
 """Turns on a GPU: many threads use it at a time, or one of them records a CUDA graph.
 
 CUDA spoils a recording when another thread of the process allocates memory or waits meanwhile, and fails that thread's
-call too.
+call too; when one destroys what lies on the device, the process ends.
 """
 
 from __future__ import annotations
 
 import threading
+import traceback
+from collections import deque
 from collections.abc import Generator
 from contextlib import contextmanager
+from typing import Any
 
 __all__ = ["GPU", "Turns"]
 
@@ -18,12 +21,17 @@ _PATIENCE_S, _DRAIN_S = 20.0, 5.0
 
 
 class Turns:
-    """Uses run beside each other; a recording runs alone, and the uses that come after it wait."""
+    """Uses run beside each other; a recording runs alone, and the uses that come after it wait.
+
+    An error that leaves either keeps nothing in the frames of its traceback, which may be dropped beside a recording.
+    """
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()  # one that a thread cannot have twice: see `discard`
+        self._changed = threading.Condition(self._lock)
         self._users = 0
         self._is_recording = False
+        self._discarded: deque[list[Any]] = deque()
 
     @contextmanager
     def use(self) -> Generator[None]:
@@ -33,8 +41,12 @@ class Turns:
             self._users += 1
         try:
             yield
+        except BaseException as error:
+            _unframe(error)
+            raise
         finally:
             with self._changed:
+                self._let_go()
                 self._users -= 1
                 self._changed.notify_all()
 
@@ -56,10 +68,38 @@ class Turns:
                         "the GPU is in use all the time, and nothing can be recorded beside that"
                     )
             yield
+        except BaseException as error:
+            _unframe(error)
+            raise
         finally:
             with self._changed:
+                self._let_go()
                 self._is_recording = False
                 self._changed.notify_all()
+
+    def discard(self, things: list[Any]) -> None:
+        """Empty this list, which alone keeps what is in it, as soon as nobody records.
+
+        It waits for nothing: the garbage collector may come to it anywhere, within a recording and in here, too.
+        """
+        self._discarded.append(things)
+        if self._lock.acquire(blocking=False):
+            try:
+                if not self._is_recording:
+                    self._let_go()
+            finally:
+                self._lock.release()
+
+    def _let_go(self) -> None:
+        """With the lock, so that nobody begins to record."""
+        while self._discarded:
+            self._discarded.popleft().clear()
+
+
+def _unframe(error: BaseException | None) -> None:
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
 
 
 GPU = Turns()

@@ -2,7 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 from brigantine.turns import Turns
@@ -108,6 +110,96 @@ def test_two_do_not_record_at_once_and_an_error_ends_a_turn():
             raise KeyError
     with turns.record():
         pass
+
+
+class Thing:
+    """What lies on a device."""
+
+
+@contextmanager
+def beside(turn: Callable[[], AbstractContextManager[None]]) -> Generator[None]:
+    """While another thread has this turn."""
+    has_begun, may_end = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with turn():
+            has_begun.set()
+            may_end.wait(WAIT_S)
+
+    thread = in_thread(work)
+    assert has_begun.wait(WAIT_S)
+    yield
+    may_end.set()
+    thread.join(WAIT_S)
+    assert not thread.is_alive()
+
+
+def test_what_is_discarded_goes_at_once_where_nobody_records():
+    turns, things = Turns(), [Thing()]
+    turns.discard(things)
+    assert not things
+    things.append(Thing())
+    with beside(turns.use):
+        turns.discard(things)
+        assert not things
+
+
+def test_what_is_discarded_beside_a_recording_goes_when_that_is_over():
+    turns, things = Turns(), [Thing()]
+    with beside(turns.record):
+        turns.discard(things)
+        assert things
+    assert not things
+
+
+def test_who_records_may_discard_and_so_may_who_holds_the_lock():
+    turns, things = Turns(), [Thing()]
+    with turns.record():
+        turns.discard(things)
+        assert things
+    assert not things
+    things.append(Thing())
+    with turns._lock:  # the garbage collector came in there
+        turns.discard(things)
+    assert things
+    with turns.use():
+        pass
+    assert not things
+
+
+def test_what_is_discarded_while_a_recording_is_waited_for_goes_with_the_use(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("brigantine.turns._PATIENCE_S", 0)
+    turns, things, left = Turns(), [Thing()], list[int]()
+
+    def record() -> None:
+        with turns.record():
+            left.append(len(things))
+
+    with turns.use():
+        thread = in_thread(record)
+        _until(lambda: turns._is_recording)
+        turns.discard(things)
+    thread.join(WAIT_S)
+    assert left == [0]
+
+
+def test_what_goes_wrong_in_a_turn_keeps_nothing_of_it():
+    turns = Turns()
+    seen = list[weakref.ref[Thing]]()
+
+    def fail() -> None:
+        thing = Thing()
+        seen.append(weakref.ref(thing))
+        try:
+            raise KeyError
+        except KeyError as error:
+            raise ValueError from error
+
+    for turn in (turns.use, turns.record):
+        with pytest.raises(ValueError) as caught, turn():  # noqa: PT011 - which one is no matter
+            fail()
+        assert caught.value.__traceback__
+        assert [one() for one in seen] == [None] * len(seen)
 
 
 def _until(holds: Callable[[], bool]) -> None:
