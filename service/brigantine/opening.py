@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from itertools import product
 from pathlib import Path
@@ -104,36 +105,54 @@ def on_gpu(ort: ModuleType, model: Model, options: SessionOptions) -> Opened | N
         log.warning("%s: runs as it is, it cannot be written in half precision: %s", model.graph, error)
     if half:
         graphs.insert(0, half)
-    refusal = None
+    refusals: dict[str, Exception] = {}
     for graph, recorded in product(graphs, _recordings(model, options)):
         try:
             found = _on_gpu(ort, graph, model, options, recorded)
         except ModelInvalid:
             raise
         except Exception as error:
-            refusal = error.with_traceback(None)  # it keeps what was opened
+            refusals[_way(recorded, graph is half)] = error.with_traceback(None)  # it keeps what was opened
             continue
+        _tell(model, found, refusals)
         if found and found.buckets and not found.buckets.reproducible and options.plain_convolutions:
             found = _reproducible(ort, model, options) or found
         return found
+    *_, refusal = refusals.values()
     raise ModelInvalid(f"{model.graph}: ONNX Runtime cannot load it: {refusal}") from refusal
 
 
 def _reproducible(ort: ModuleType, model: Model, options: SessionOptions) -> Opened | None:
     """With plain convolutions in place of transposed ones, if then the same bits come each time."""
     reason = "its kernels add up in any order"
+    refusals: dict[str, Exception] = {}
     for recorded in _recordings(model, options):
         try:
             graph = rewritten(model.graph, for_gpu=True)
             found = _on_gpu(ort, graph, model, options, recorded) if graph else None
         except Exception as error:
             reason = f"it cannot be written anew: {error}"
+            refusals[_way(recorded, False)] = error.with_traceback(None)
             continue
         if found and found.buckets and found.buckets.reproducible:
+            _tell(model, found, refusals)
             return found
         break
     log.warning("%s: the same seed may give other bits each time on this GPU: %s", model.graph, reason)
     return None
+
+
+def _way(recorded: bool, is_half: bool) -> str:
+    return " ".join(["as CUDA graphs"] * recorded + ["in half precision"] * is_half) or "as it is"
+
+
+def _tell(model: Model, found: Opened | None, refusals: Mapping[str, Exception]) -> None:
+    """What was refused before a slower way was found."""
+    if found:
+        for way, refusal in refusals.items():
+            log.warning(
+                "%s: cannot be run %s on this GPU, and is slower by that: %s", model.graph, way, refusal
+            )
 
 
 def _recordings(model: Model, options: SessionOptions) -> list[bool]:

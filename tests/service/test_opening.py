@@ -35,7 +35,12 @@ def batch(rows: int) -> dict[str, Any]:
     ("refuses", "asked", "ids"), [(False, True, True), (True, True, False), (False, False, False)]
 )
 def test_a_generator_is_recorded_where_that_goes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refuses: bool, asked: bool, ids: bool
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    refuses: bool,
+    asked: bool,
+    ids: bool,
 ):
     model = Model.open(tiny_model(tmp_path, max_batch=6))
     expected = {rows: Session.open(model, ON_CPU).run(tiny_batch(rows))["image"] for rows in (1, 3, 9)}
@@ -48,6 +53,8 @@ def test_a_generator_is_recorded_where_that_goes(
         assert np.array_equal(session.run(tiny_batch(rows))["image"], images)
     assert set(session._engine.graph_ids) == ({"1", "2", "4", "6"} if ids else {"-1"})
     assert session._engine.recorded == ids
+    told = f"{model.graph}: cannot be run as CUDA graphs on this GPU, and is slower by that: This session cannot use"
+    assert [record.getMessage().startswith(told) for record in caplog.records] == [True] * refuses
 
 
 @pytest.mark.parametrize("plain", [True, False])
@@ -115,6 +122,19 @@ def test_a_language_model_has_its_cache_on_the_device(
     ]
     np.testing.assert_allclose(made[1], made[0], atol=0.02 * np.abs(made[0]).max())
     assert ({"9"} <= set(session._engine.graph_ids)) == (not refuses)
+
+
+def test_half_precision_that_is_refused_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    pretend(monkeypatch)
+    monkeypatch.setattr("brigantine.opening.halved", lambda _: b"no graph")
+    session = Session.open(Model.open(scribble_model(tmp_path)))
+    assert session.dtypes["past_key_values.0.key"] == "float32"
+    assert [record.getMessage().partition("cannot be run ")[2][:43] for record in caplog.records] == [
+        "as CUDA graphs in half precision on this GP",
+        "in half precision on this GPU, and is slowe",
+    ]
 
 
 def test_one_that_does_not_append_in_place_has_it_on_the_host(
