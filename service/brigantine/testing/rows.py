@@ -51,7 +51,7 @@ def _load(subject: Subject) -> Iterator[Breach]:
 
 
 class _Watched(Session):
-    """A session that keeps what it is given, and the first time that this is not what the manifest says."""
+    """A session that keeps what it is given, and the first time that this is not what its graph takes."""
 
     fault: tuple[str, str] | None
 
@@ -64,12 +64,17 @@ class _Watched(Session):
         return watched
 
     def run(self, arrays: Arrays) -> dict[str, Any]:
-        self.fault = self.fault or _unlike(self.model.manifest.inputs, arrays)
+        dtypes = self.dtypes
+        specs = [
+            spec.model_copy(update={"dtype": dtypes.get(spec.name, spec.dtype)})
+            for spec in self.model.manifest.inputs
+        ]
+        self.fault = self.fault or _unlike(specs, arrays)
         return super().run(arrays)
 
 
 def _inputs(subject: Subject) -> Iterator[Breach]:
-    """What reaches the graph has the names, types and shapes of the manifest's inputs."""
+    """What reaches the graph has the names and shapes of the manifest's inputs, and the types of the session's."""
     session = _Watched.over(subject.session)
     plugin = subject.kind(subject.model, session)
     wish = Wish(subject.request(), 0)

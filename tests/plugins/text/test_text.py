@@ -14,10 +14,11 @@ from brigantine.engine import Caller, Engine
 from brigantine.errors import BadParams
 from brigantine.model import MANIFEST, sha256_of
 from brigantine.settings import Settings
-from brigantine.testing import conformance
+from brigantine.testing import conformance, examine
 from brigantine_text import TextPlugin
 
 from tests.scribble import CONFIG, scribble_model
+from tests.service.pretended import pretend
 from tests.service.toys import plugin_of
 
 LONG = "the ship sails at dawn, the wind is fair; she carries tea, silk and a cat. " * 2
@@ -29,6 +30,11 @@ def _scribble() -> Path:
 
 
 test_keeps_the_contract = conformance(TextPlugin, _scribble, calls=50, patience_s=3)
+
+
+def test_its_inputs_are_what_a_graph_in_half_precision_takes(monkeypatch: pytest.MonkeyPatch):
+    pretend(monkeypatch)
+    assert examine(TextPlugin, _scribble(), only=["inputs"]) == []
 
 
 @pytest.fixture(scope="module")
