@@ -139,6 +139,9 @@ class _Bucket:
 
     def run(self, arrays: Arrays, rows: int) -> dict[str, NDArray[Any]]:
         for name, staging in self._staging.items():
+            expected, got = [rows, *staging.shape[1:]], list(arrays[name].shape)
+            if got != expected:
+                raise ValueError(f"input {name}: expected the shape {expected}, got {got}")
             staging[:rows] = arrays[name]
             staging[rows:] = 0
             self._inputs[name].update_inplace(staging)

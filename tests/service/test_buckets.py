@@ -1,5 +1,6 @@
 """The buckets of a GPU, with their buffers on the CPU."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,16 @@ def test_an_answer_is_not_overwritten_by_the_next(buckets: tuple[Session, Bucket
     )
 
     assert np.array_equal(first, plain.run(tiny_batch(3))["image"])
+
+
+@pytest.mark.parametrize("shape", [(2, Z_DIM - 1), (1, Z_DIM), (2,), (2, 1, Z_DIM)])
+def test_a_shape_that_does_not_fit_is_refused_by_the_name_of_the_input(
+    buckets: tuple[Session, Buckets], shape: tuple[int, ...]
+):
+    batch = {"label": np.zeros(2, int), "z": np.zeros(shape, np.float32)}
+    told = rf"input z: expected the shape \[2, {Z_DIM}\], got {re.escape(str(list(shape)))}"
+    with pytest.raises(ValueError, match=told):
+        buckets[1].run(batch)
 
 
 def test_a_model_with_another_dynamic_dimension_has_no_buckets(tmp_path: Path):
