@@ -36,6 +36,12 @@ def models_dir(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What settings are made from then on run models on the CPU, beside a GPU, too."""
+    monkeypatch.setenv("BRIGANTINE_DEVICE", "cpu")
+
+
+@pytest.fixture
 def settings(models_dir: Path) -> Settings:
     return Settings(models_dir=models_dir, threads=2)
 

@@ -117,6 +117,7 @@ def pieces_of(model: Model, tokens: Sequence[int]) -> list[bytes]:
     return [known[token] for token in tokens]
 
 
+@pytest.mark.usefixtures("on_cpu")  # in half precision another token may come first by a hair
 @pytest.mark.parametrize("architecture", ["GPT2", "Llama", "Qwen2", "Mistral"])
 def test_greedy_text_is_that_of_transformers_token_for_token(
     imported: Callable[[str], Imported], architecture: str
@@ -148,6 +149,7 @@ def test_a_row_is_the_same_alone_and_in_a_batch(imported: Callable[[str], Import
     ]
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_a_conversation_is_written_by_the_template_of_the_folder(imported: Callable[[str], Imported]):
     found = imported("Llama")
     messages = [{"role": "user", "content": "the wind"}]

@@ -135,6 +135,7 @@ def test_what_is_nothing_is_told_what_there_is(folder: Path, tmp_path: Path):
         run("check", str(project))
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_a_request_is_traced_stage_by_stage(folder: Path):
     said = run("trace", "blots", '{"label": 1, "n": 2, "seed": 7}')
 

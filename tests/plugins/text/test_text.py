@@ -60,6 +60,7 @@ def refused(engine: Engine, **body: Any) -> str:
     return str(error.value)
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_nothing_is_kept_of_the_warm_up(tmp_path: Path):
     scribble_model(tmp_path)
     engine = Engine.start(Settings(models_dir=tmp_path), only="scribble")
@@ -293,6 +294,7 @@ def test_parts_are_the_beginning_of_the_text_and_tell_their_own_tokens(engine: E
     assert told == made.info["logprobs"][: len(told)]
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_more_texts_than_places_wait_for_one(tmp_path: Path):
     scribble_model(tmp_path, max_batch=8)
     token_bytes = 2 * 2 * 2 * 16 * 4  # layers, keys and values, heads, of 16 float32

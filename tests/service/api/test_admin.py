@@ -2,6 +2,7 @@ import re
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from brigantine.api import Host
 from brigantine.api.openapi import document
 from brigantine.engine import Engine
@@ -15,6 +16,7 @@ def plugins(client: TestClient) -> dict[str, Any]:
     return {plugin["id"]: plugin for plugin in client.get("/v1/plugins").json()["data"]}
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_ready_names_the_models(client: TestClient):
     assert client.get("/livez").json() == {"status": "alive"}
     assert client.get("/readyz").json() == {

@@ -25,6 +25,7 @@ def test_json_has_one_item_a_row_with_its_seed_and_what_it_is(client: TestClient
     assert set(answer["stages_ms"]) == {"prepare", "queue", "compute", "encode"}
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_the_time_of_each_stage_is_in_the_header(client: TestClient):
     timing = client.post(URL, json={"n": 3}).headers["server-timing"]
 
@@ -123,6 +124,7 @@ def test_what_cannot_be_answered_in_that_form_is_406(
     assert message in answer.json()["error"]["message"]
 
 
+@pytest.mark.usefixtures("on_cpu")
 def test_models_are_listed_and_shown(client: TestClient):
     [listed] = client.get("/v1/models").json()["data"]
     shown = client.get("/v1/models/tiny").json()
