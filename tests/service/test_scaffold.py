@@ -32,7 +32,8 @@ def files(project: Path) -> dict[str, bytes]:
 
 
 def python(*command: str, source: Path, cwd: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(source), "PYTHONDONTWRITEBYTECODE": "1"}
+    known = os.pathsep.join(filter(None, [str(source), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {"PYTHONPATH": known, "PYTHONDONTWRITEBYTECODE": "1"}
     ran = subprocess.run(
         [sys.executable, *command], cwd=cwd, env=environment, capture_output=True, text=True, check=False
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -140,7 +141,7 @@ def kept(shared: Shared) -> list[Path]:
 def test_two_processes_map_one_file_and_make_the_bits_of_one_that_is_alone(
     name: str, several: Shared, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
     path = Store().find()[name].path
 
     def worker() -> list[Any]:
