@@ -57,6 +57,15 @@ class Cores:
             return None
         return core
 
+    @property
+    def are_taken(self) -> bool:
+        """Whether each of them has a batch."""
+        for core in range(self._count):
+            if core not in self._mine and self._lock(core):
+                self._unlock(core)
+                return False
+        return True
+
     def trade(self, core: int) -> int:
         """A core for who does without, if there is one by now; else what was given."""
         if core < self._count or (found := self._found()) is None:

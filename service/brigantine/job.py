@@ -59,6 +59,8 @@ class Job:
         """Rows that have left the queue."""
         self.held = False
         """Whether it has a place in the scheduler."""
+        self.then: Callable[[], object] | None = None
+        """Called when it is over and its place is free, before those who wait for `done`."""
 
     @property
     def media(self) -> list[Media]:

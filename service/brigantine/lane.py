@@ -27,7 +27,7 @@ class _Task(NamedTuple):
 
 
 class ThreadLane:
-    """See `brigantine.scheduler.Lane`.
+    """See `brigantine.work.Lane`.
 
     Args:
         station: makes the rows.
@@ -42,6 +42,7 @@ class ThreadLane:
         self._station = station
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
         self._parts_s = parts_s
+        self._loop: asyncio.AbstractEventLoop
         self._untold: list[Report] = []
         self._told_s = 0.0
         self._thread = threading.Thread(target=self._work, name="inference", daemon=True)
@@ -52,43 +53,39 @@ class ThreadLane:
         self._tasks.put(_Task(asyncio.get_running_loop(), orders, gone))
 
     def close(self) -> None:
-        """End after what was put, for which there is little patience."""
+        """End. What has not been begun is not made; for what has, there is little patience."""
         self._tasks.put(None)
         self._thread.join(_PATIENCE_S)
 
     def _work(self) -> None:
-        while task := self._tasks.get():
-            self._tell(task.loop, self._station.advance(task.orders, task.gone))
-            while self._station.is_running:
-                if (tasks := self._waiting()) is None:
-                    return
-                if tasks and self._untold:
-                    self._flush(task.loop)  # who joins may take long to prepare
-                orders = [order for task in tasks for order in task.orders]
-                gone = [job for task in tasks for job in task.gone]
-                self._tell(task.loop, self._station.advance(orders, gone, len(tasks)))
+        while (tasks := self._next()) is not None:
+            if tasks:
+                self._loop = tasks[-1].loop
+                if self._untold:
+                    self._flush()  # who joins may take long to prepare
+            orders = [order for task in tasks for order in task.orders]
+            gone = [job for task in tasks for job in task.gone]
+            self._tell(self._station.advance(orders, gone, len(tasks)))
 
-    def _waiting(self) -> list[_Task] | None:
-        """What was put while a step ran, without waiting for more; None at the end."""
-        tasks: list[_Task] = []
+    def _next(self) -> list[_Task] | None:
+        """All that was put meanwhile, which joins at once; waits for it where no row goes on. None at the end."""
+        tasks = [] if self._station.is_running else [self._tasks.get()]
         while not self._tasks.empty():
-            task = self._tasks.get()
-            if task is None:
-                return None
-            tasks.append(task)
-        return tasks
+            tasks.append(self._tasks.get())
+        put = [task for task in tasks if task is not None]
+        return put if len(put) == len(tasks) else None
 
-    def _tell(self, loop: asyncio.AbstractEventLoop, report: Report) -> None:
+    def _tell(self, report: Report) -> None:
         now = time.perf_counter()
         self._untold.append(report)
         quiet_s = self._parts_s if any(one.parts for one in self._untold) else _QUIET_S
         if not report.is_news and now - self._told_s < quiet_s:
             return
         self._told_s = now
-        self._flush(loop)
+        self._flush()
 
-    def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _flush(self) -> None:
         report = self._untold[0] if len(self._untold) == 1 else Report.joined(self._untold)
         self._untold = []
         with suppress(RuntimeError):  # the loop is closed: nobody waits
-            loop.call_soon_threadsafe(self.on_report, report)
+            self._loop.call_soon_threadsafe(self.on_report, report)

@@ -71,7 +71,7 @@ class _Said(NamedTuple):
 class ProcessLane:
     """One process, as the worker sees it: tasks go out, and their reports come back in the same order.
 
-    See `brigantine.scheduler.Lane`.
+    See `brigantine.work.Lane`.
 
     Args:
         spec: what it runs.
@@ -346,7 +346,7 @@ def _live(parent: socket.socket) -> None:
     parent.sendall(_framed(facts))
     while True:
         tasks = [] if station.is_running else [_received(parent)]
-        while station.is_running and select.select([parent], [], [], 0)[0]:
+        while select.select([parent], [], [], 0)[0]:
             tasks.append(_received(parent))
         orders = [order for joining, _ in tasks for order in joining]
         gone = [job for _, leaving in tasks for job in leaving]

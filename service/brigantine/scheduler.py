@@ -1,9 +1,10 @@
 """The scheduler: one model's queue, and the lanes that empty it.
 
 It is work-conserving: a free lane takes what waits at once, and what arrives while all are busy forms the next batches.
-There is no polling, and the only timer is for a lane that does not end. Rows join the running ones and leave them
-between steps; content that is made at once is the case of one step. A request of many rows may be spread over several
-batches and is put together again in order.
+Only where every core has a batch, a small one more waits until those are answered that were just made, for then it is
+larger. There is no polling, and the only timer is for a lane that does not end. Rows join the running ones and leave
+them between steps; content that is made at once is the case of one step. A request of many rows may be spread over
+several batches and is put together again in order.
 
 It belongs to one event loop, on which all of it runs.
 """
@@ -15,17 +16,16 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
 
 from .cores import Cores
 from .errors import BrigantineError, NotReady, QueueFull
 from .job import Job
 from .media import Media
 from .station import Fault, Made, Order, Report
+from .work import Lane, Work
 
-__all__ = ["Lane", "Scheduler"]
+__all__ = ["Scheduler"]
 
 _MAX_RETRY_AFTER_S = 120.0
 """Beyond this the official OpenAI client gives up instead of waiting."""
@@ -34,55 +34,13 @@ _WORTHWHILE = 4
 _AHEAD_S = 0.005
 """A lane whose work lasts no longer than this gets its next batch before it is done, since handing over takes time too.
 With longer ones, rows that wait for one lane could have gone to another that is free earlier."""
+_SMALL_S = 0.01
+"""A batch that lasts no longer gains from others: to begin one takes about a millisecond, with all that it drives out
+of the caches."""
 _LONG_S = 0.05
 """A request that lasts as long by itself has a second lane when a core is free, a shorter one when it stays free."""
 _LATE_S = 0.05
 """A lane whose batch lasts longer than this, and twice as long as others did, is not waited for."""
-
-
-class Lane(Protocol):
-    """Runs batches, one after the other, somewhere else than on the event loop."""
-
-    on_ready: Callable[[], None]
-    """Called when it has become ready."""
-    on_report: Callable[[Report], None]
-    """Called on the loop with what each step brought."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether it can take work now."""
-        ...
-
-    def put(self, orders: Sequence[Order], gone: Sequence[int]) -> None:
-        """Let these rows join and those jobs leave at the next step; then go on until all rows are done."""
-        ...
-
-    def close(self) -> None:
-        """End, and wait for that no longer than some seconds."""
-        ...
-
-
-@dataclass(eq=False)
-class _Work:
-    """What a lane has been given and has not reported yet."""
-
-    lane: Lane
-    core: int | None = None
-    """The core that it has taken for what it does, or what says that it does without."""
-    stepping: bool = False
-    """Whether its rows go on from step to step; others can join these."""
-    puts: int = 0
-    """What it was given and has not taken up yet, or is busy with for the first step."""
-    since_s: float = 0.0
-    """When it began with the batch that it makes."""
-    rows: int = 0
-    """Rows that are in it, as far as we know."""
-    busy_s: float = 0.0
-    """Seconds that it has worked since rows last left it."""
-    jobs: dict[int, tuple[Job, int]] = field(default_factory=dict[int, tuple[Job, int]])
-    """Each job with rows in it, and how many."""
-    gone: set[int] = field(default_factory=set[int])
-    """Jobs with rows in it that nobody waits for any more."""
 
 
 class Scheduler:
@@ -113,7 +71,7 @@ class Scheduler:
         wake_s: float = 0.0,
         on_report: Callable[[Report, Sequence[Job]], None] = lambda report, finished: None,
     ) -> None:
-        self._works = [_Work(lane) for lane in lanes]
+        self._works = [Work(lane) for lane in lanes]
         for work in self._works:
             work.lane.on_ready = self._feed_soon
             work.lane.on_report = partial(self._told, work)
@@ -135,6 +93,7 @@ class Scheduler:
         self._finished: list[Job] = []
         self._timer: asyncio.TimerHandle | None = None
         self._feeding: asyncio.AbstractEventLoop | None = None
+        self._gathering: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
     @property
@@ -167,7 +126,7 @@ class Scheduler:
         self._waiting += job.rows
         self._held += job.rows
         self._held_bytes += job.size
-        job.done.add_done_callback(lambda _: self._free(job))
+        job.done.add_done_callback(partial(self._over, job))
         self._feed_soon()
 
     def close(self) -> None:
@@ -214,7 +173,7 @@ class Scheduler:
     def _feed(self) -> None:
         """Give what waits to the lanes with nothing to do, or ahead of its time to a busy one."""
         self._feeding = None
-        if self._closed:
+        if self._closed or self._gathering is asyncio.get_running_loop():
             return
         stepping = [work for work in self._works if work.stepping and work.rows and work.lane.ready]
         for work in stepping:
@@ -236,21 +195,36 @@ class Scheduler:
         self._timer = None
         self._feed()
 
-    def _nearly_done(self) -> _Work | None:
+    def _gather(self) -> None:
+        """Feed when those are answered who have been told, and what has come meanwhile has been read."""
+        self._gathering = loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, self._gathered)
+
+    def _gathered(self) -> None:
+        self._gathering = None
+        self._feed()
+
+    @property
+    def _is_crowded(self) -> bool:
+        """Whether each core has a batch: one more takes the time of those."""
+        return self._cores is not None and self._cores.are_taken
+
+    def _nearly_done(self) -> Work | None:
         """A busy lane that should have its next batch before it is done, if there is one."""
         busy = min((work for work in self._works if work.puts), key=lambda work: work.rows, default=None)
         if busy is None or self._is_late(busy):
             return None
         more = min(self._share(), self._waiting, self._max_batch - busy.rows)
-        return busy if more >= _WORTHWHILE and 0 < busy.rows * self._row_s <= _AHEAD_S else None
+        ahead = more >= _WORTHWHILE and 0 < busy.rows * self._row_s <= _AHEAD_S
+        return busy if ahead and not self._is_crowded else None
 
-    def _takers(self) -> list[_Work]:
+    def _takers(self) -> list[Work]:
         """The lanes that should take what waits: beside a busy one only those for which there is a core."""
-        idle = [work for work in self._works if work.lane.ready and not _is_busy(work)]
-        busy = [work for work in self._works if _is_busy(work)]
+        idle = [work for work in self._works if work.lane.ready and not work.is_busy]
+        busy = [work for work in self._works if work.is_busy]
         # Beside one that does not end, the next is as good as the only one.
         needed = not all(map(self._is_late, busy))
-        takers: list[_Work] = []
+        takers: list[Work] = []
         for work in idle[: self._waiting]:
             beside = bool(takers) or (bool(busy) and needed)
             if beside and not self._wakes():
@@ -263,7 +237,7 @@ class Scheduler:
             takers.append(work)
         return takers
 
-    def _is_late(self, work: _Work) -> bool:
+    def _is_late(self, work: Work) -> bool:
         expected_s = work.rows * self._row_s
         return work.puts > 0 and time.perf_counter() - work.since_s > 2 * expected_s + _LATE_S
 
@@ -271,13 +245,13 @@ class Scheduler:
         """How many of the rows that wait each taker should have, when those that are busy will have some, too."""
         if not self._wakes():
             return self._waiting
-        lanes = takers + sum(map(_is_busy, self._works))
+        lanes = takers + sum(work.is_busy for work in self._works)
         return math.ceil(self._waiting / max(1, min(self._parallel, lanes)))
 
-    def _rest(self, work: _Work) -> None:
+    def _rest(self, work: Work) -> None:
         """A lane with nothing to do needs no core; one that does without may have one by now."""
         if self._cores is not None and work.core is not None:
-            work.core = self._cores.trade(work.core) if _is_busy(work) else self._cores.give(work.core)
+            work.core = self._cores.trade(work.core) if work.is_busy else self._cores.give(work.core)
 
     def _wakes(self) -> bool:
         """Whether the request whose turn it is is worth several lanes."""
@@ -288,12 +262,9 @@ class Scheduler:
         first = next(iter(self._queue))
         return (first.rows - first.taken) * self._row_s
 
-    def _put(self, work: _Work, share: int) -> None:
+    def _put(self, work: Work, share: int) -> None:
         """A share of what waits, in rows, joins a lane, and who hung up leaves it."""
-        gone, work.gone = work.gone, set[int]()
-        for number in gone & work.jobs.keys():
-            work.rows -= work.jobs.pop(number)[1]
-            work.busy_s = 0.0  # some of it went into rows that will not be finished
+        gone = work.drop()
         room = min(share, self._max_batch - work.rows)
         orders: list[Order] = []
         while room and self._queue:
@@ -306,17 +277,16 @@ class Scheduler:
             job.taken += take
             room -= take
             self._waiting -= take
-            work.rows += take
-            work.jobs[job.number] = job, take + work.jobs.get(job.number, (job, 0))[1]
+            work.join(job, take)
             if job.taken == job.rows:
                 del self._queue[job]
         if not work.puts:
             work.since_s = time.perf_counter()
         work.puts += 1
         work.stepping = work.stepping or self._steps
-        work.lane.put(orders, list(gone))
+        work.lane.put(orders, gone)
 
-    def _told(self, work: _Work, report: Report) -> None:
+    def _told(self, work: Work, report: Report) -> None:
         work.puts -= report.puts
         work.since_s = time.perf_counter()
         for number, index, media in report.parts:
@@ -334,41 +304,33 @@ class Scheduler:
             self._unmeasured -= made
             work.busy_s = 0.0
         work.stepping = self._steps or (work.rows > 0 and (work.stepping or not work.puts))
+        gathers = not self._steps and self._waiting * self._row_s < _SMALL_S and self._is_crowded
         self._rest(work)
-        self._feed()
+        self._gather() if gathers else self._feed()
 
-    def _show(self, work: _Work, number: int, index: int, media: Media) -> None:
+    def _show(self, work: Work, number: int, index: int, media: Media) -> None:
         if number in work.jobs:
             job, _ = work.jobs[number]
             if job.on_part is not None and not job.done.done():
                 job.on_part(index, media, False)
 
-    def _settle(self, work: _Work, number: int, index: int, outcome: Made | Fault) -> None:
+    def _settle(self, work: Work, number: int, index: int, outcome: Made | Fault) -> None:
         if number not in work.jobs:
             return  # it has left
         job, count = work.jobs[number]
         if isinstance(outcome, Fault):
             self._fail(job, outcome.raised())
-            self._leave(work, job, count)
+            work.leave(job, count)
             if work.puts:  # rows that were put ahead may join yet
                 work.gone.add(number)
             return
         job.made[index] = outcome
         if job.on_part is not None and not job.done.done():
             job.on_part(index, outcome.media, True)
-        self._leave(work, job, 1)
+        work.leave(job, 1)
         if len(job.made) == job.rows and not job.done.done():
             job.done.set_result(None)
             self._finished.append(job)
-
-    def _leave(self, work: _Work, job: Job, rows: int) -> None:
-        """So many rows of the job are no longer in the lane."""
-        work.rows -= rows
-        count = work.jobs[job.number][1] - rows
-        work.jobs[job.number] = job, count
-        if not count:
-            del work.jobs[job.number]
-            work.gone.discard(job.number)
 
     def _fail(self, job: Job, error: BrigantineError) -> None:
         if not job.done.done():
@@ -376,8 +338,14 @@ class Scheduler:
             job.done.exception()  # whoever waits is told; nobody need be
         self._free(job)
 
+    def _over(self, job: Job, done: asyncio.Future[None]) -> None:
+        self._free(job)
+        then, job.then = job.then, None  # which most likely holds the job
+        if then is not None:
+            then()
+
     def _free(self, job: Job) -> None:
-        """The job is over: its place is free, and its waiting rows are gone."""
+        """The job's place is free, and its waiting rows are gone."""
         if not job.held:
             return
         job.held = False
@@ -393,7 +361,3 @@ class Scheduler:
 
     def _measure(self, row_s: float) -> None:
         self._row_s = 0.9 * self._row_s + 0.1 * row_s if self._row_s else row_s
-
-
-def _is_busy(work: _Work) -> bool:
-    return work.puts > 0 or work.rows > 0  # between its steps it has rows

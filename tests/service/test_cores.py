@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,6 +90,16 @@ def test_a_workers_own_cores_are_in_nobody_elses_use():
     cores.give(0)
 
     assert cores.take_spare(patient=True) == 0
+
+
+def test_they_are_all_taken_when_none_is_left_for_anybody(tmp_path: Path):
+    assert not Cores(1).are_taken
+    cores = Cores(3, tmp_path / "cores")
+    with another_worker(tmp_path / "cores", "[cores.take() for _ in range(2)]"):
+        assert not cores.are_taken
+        assert cores.take() == 2, "it was only looked at"
+        assert cores.are_taken
+    assert until(lambda: not cores.are_taken, 5)
 
 
 def test_nobody_takes_a_spare_core_while_somebody_does_without(tmp_path: Path):
@@ -254,3 +265,54 @@ async def test_nobody_waits_for_a_lane_that_does_not_end():
     toy.gate.set()
     await asyncio.gather(hung.done, next_one.done)
     one.close()
+
+
+async def asked_again(cores: Cores, lasts_s: float = 0) -> list[list[int]]:
+    """The batches when one waits beside one that runs, whose client asks again as soon as it is answered."""
+    toy = Toy()
+    run = toy.generate
+    toy.generate = lambda batch: time.sleep(lasts_s) or run(batch)
+    one = scheduler(toy, cores=cores)
+    for _ in range(20):
+        [first] = submitted(one, wanted(0))
+        await first.done  # measures the rate
+    toy.batches.clear()
+    toy.gate.clear()
+    [running] = submitted(one, wanted(1))
+    await soon(lambda: toy.batches)
+    running.done.add_done_callback(lambda _: submitted(one, wanted(3)))
+    toy.gate.set()
+    time.sleep(0.05)  # noqa: ASYNC251 - what comes next is read in that turn of the loop in which it is done
+    submitted(one, wanted(2))
+    await soon(lambda: one.held == 0)
+    one.close()
+    return toy.batches
+
+
+def test_where_every_core_has_a_batch_a_small_one_waits_for_who_is_just_answered():
+    assert asyncio.run(asked_again(Cores(1))) == [[1], [2, 3]]
+
+
+def test_where_one_has_none_or_it_is_large_it_waits_for_nobody():
+    assert asyncio.run(asked_again(Cores(2))) == [[1], [2], [3]]
+    assert asyncio.run(asked_again(Cores(1), lasts_s=0.02)) == [[1], [2], [3]]
+
+
+@on_a_loop
+async def test_where_every_core_has_a_batch_none_is_put_ahead():
+    for count, waiting in ((2, 0), (1, 8)):
+        toy = Toy()
+        one = scheduler(toy, max_batch=64, cores=Cores(count))
+        for _ in range(20):
+            [first] = submitted(one, wanted(1, rows=16))
+            await first.done  # measures the rate
+        toy.batches.clear()
+        toy.gate.clear()
+        submitted(one, wanted(1))
+        await soon(lambda: toy.batches)  # noqa: B023
+        submitted(one, *(wanted(value) for value in range(8)))
+        await asyncio.sleep(0.05)
+        assert one.waiting == waiting
+        toy.gate.set()
+        await soon(lambda: one.held == 0)  # noqa: B023
+        one.close()

@@ -1,6 +1,7 @@
 """A lane tells what it makes: at once what somebody waits for, and together what only goes on."""
 
 import asyncio
+import threading
 import time
 from typing import Any, cast
 
@@ -83,3 +84,50 @@ def test_an_end_takes_along_what_waits(values: tuple[int, ...]):
     assert len(told) == 2 + len(set(values))
     for number, value in enumerate(values):
         assert shown(told, number) == list(range(2, value))
+
+
+class Slow(Speller):
+    """Begins when it is let, and notes how many rows each step has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.let = threading.Event()
+        self.rows: list[int] = []
+
+    def step(self, states: Any) -> Any:
+        self.let.wait(10)
+        self.rows.append(len(states))
+        return super().step(states)
+
+
+@on_a_loop
+async def test_what_was_put_while_a_batch_ran_is_one_batch():
+    told: list[Report] = []
+    plugin = Slow()
+    lane = ThreadLane(Station(cast("Plugin[Any]", plugin), 1000))
+    lane.on_report = told.append
+    lane.put([order(0, 1)], [])
+    await asyncio.sleep(0.05)
+    lane.put([order(1, 1)], [])
+    lane.put([order(2, 1), order(3, 1)], [1])
+    lane.put([order(4, 1)], [])
+    plugin.let.set()
+    await until(lambda: sum(len(report.outcomes) for report in told) == 4)
+    lane.close()
+
+    assert plugin.rows == [1, 3], "one of them left before it had joined"
+    assert [report.puts for report in told] == [1, 3]
+    assert {job for report in told for job, _, _ in report.outcomes} == {0, 2, 3, 4}
+
+
+@on_a_loop
+async def test_a_lane_that_ends_begins_nothing_more():
+    plugin = Slow()
+    lane = ThreadLane(Station(cast("Plugin[Any]", plugin), 1000))
+    lane.put([order(0, 1)], [])
+    await asyncio.sleep(0.05)
+    lane.put([order(1, 1)], [])
+    threading.Timer(0.05, plugin.let.set).start()
+    lane.close()
+
+    assert plugin.rows == [1]

@@ -23,6 +23,7 @@ from brigantine.process import ProcessLane, ProcessSpec
 from brigantine.scheduler import Scheduler
 from brigantine.session import SessionOptions
 from brigantine.settings import Settings
+from brigantine.station import Order, Report
 
 from tests.service.odd import DEADLY, ENDLESS, LARGE, LARGE_BYTES, UNSENDABLE
 from tests.service.toys import until
@@ -84,6 +85,25 @@ def test_a_process_makes_the_bytes_that_threads_make(engine: Engine, settings: S
     assert len(processes()) == 1
     assert asyncio.run(all_at_once(engine)) == asyncio.run(all_at_once(threads))
     threads.close()
+
+
+def test_what_was_put_while_it_was_busy_is_one_batch(tmp_path: Path):
+    async def scenario(lane: ProcessLane) -> list[Report]:
+        told: list[Report] = []
+        lane.on_report = told.append
+        [process] = processes()
+        process.suspend()
+        for number in range(3):
+            lane.put([Order(number, {"seed": number}, None, number, "image/png", 0, 1)], [])
+        process.resume()
+        await until(lambda: sum(len(report.outcomes) for report in told) == 3)
+        return told
+
+    lane = ProcessLane(spec(tiny_model(tmp_path)))
+    [report] = asyncio.run(scenario(lane))
+    lane.close()
+    assert report.puts == 3
+    assert [step.rows for step in report.steps] == [3]
 
 
 def test_what_a_plugin_raises_in_a_process_reaches_its_client_with_its_field(engine: Engine):
