@@ -46,6 +46,7 @@ class Breaker:
         self._rest_s = _REST_S
         self._until: float | None = None  # None: it works
         self._probing = False
+        self._ordinary = Attempt(self, probe=False)
 
     def attempt(self) -> Attempt:
         """One request that begins. Whoever has it must `end` it.
@@ -54,7 +55,7 @@ class Breaker:
             ModelFailing: the model rests; carries the seconds after which it may be asked again.
         """
         if self._until is None:
-            return Attempt(self, probe=False)
+            return self._ordinary
         left_s = self._until - self._clock()
         if left_s > 0 or self._probing:
             raise ModelFailing(

@@ -7,7 +7,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from random import getrandbits
 from typing import Any, NamedTuple
@@ -27,7 +27,7 @@ from .registry import ModelRecord, Registry
 from .request import parse, request_type, seed_of
 from .scheduler import Scheduler
 from .settings import Settings, cores
-from .station import Station
+from .station import Made, Station
 
 __all__ = ["GONE", "Caller", "Engine", "Generation", "Making", "Served"]
 
@@ -92,6 +92,8 @@ class Served:
         self.record = record
         self.plugin: type[AnyPlugin] = record.plugin
         plugin, facts, loaded = record.plugin, record.facts, record.loaded
+        self.timeout_s = settings.timeout_s
+        """How long a request may take."""
         self.request = request_type(plugin.params, f"{plugin.name.title()}Request", settings.max_n)
         self.metrics = metrics.of(
             record.name,
@@ -116,6 +118,33 @@ class Served:
             wake_s=_WAKE_S if on_cpu else 0.0,
             on_report=self.metrics.batch,
         )
+
+    def begin(
+        self,
+        body: Mapping[str, Any],
+        media_type: str | None = None,
+        caller: Caller = _ANYBODY,
+        also: Iterable[str] = (),
+    ) -> Making:
+        """Begin to make what `body` asks for; as `Engine.generate`, for who does not wait in a task."""
+        begin_s = time.perf_counter()
+        self.metrics.begin()
+        attempt: Attempt | None = None
+        try:
+            attempt = self.breaker.attempt()
+            self.scheduler.check()  # before any work for what has no place
+            request = parse(self.request, body, also)
+            kind = self.media_type(media_type)
+            job = Job(body, request, seed_of(request), kind, request.n, caller.size, caller.on_part)
+            within_s = min(caller.timeout_s, self.timeout_s)
+            self.scheduler.submit(job, within_s)
+        except BaseException as error:
+            self.end(attempt, error)
+            raise
+        if caller.gone is not None:
+            done = job.done  # the job has all that was made, and may be over long before they hang up
+            caller.gone.add_done_callback(lambda _: done.cancel())
+        return Making(self, attempt, job, begin_s, within_s)
 
     def media_type(self, wanted: str | None) -> str:
         """The type to render: `wanted`, or the plugin's default.
@@ -161,7 +190,9 @@ class Making:
         self._begin_s = begin_s
         self._within_s = within_s
         self._deadline = job.done.get_loop().call_later(within_s, self._expire)
-        job.done.add_done_callback(self._end)
+        self.then: Callable[[Making], object] | None = None
+        """Called when it is over, before those who wait for `done`."""
+        job.then = self._end
 
     def generation(self) -> Generation:
         """What has become of it, once it is done.
@@ -174,19 +205,18 @@ class Making:
         now = time.perf_counter()
         job = self._job
         rows = [job.made[index] for index in range(job.rows)]
-        taken_s, started_s = min(row.taken_s for row in rows), min(row.started_s for row in rows)
-        computed_s, batch_rows = max(row.computed_s for row in rows), max(row.batch_rows for row in rows)
+        taken_s, started_s, computed_s, batch_rows = _span(rows)
         stages_s = (taken_s - job.submitted_s, started_s - taken_s, computed_s - started_s, now - computed_s)
         return Generation(
-            id=f"gen-{getrandbits(128):032x}",
-            model=self._served.record.name,
-            created=int(time.time()),
-            seeds=[row.seed for row in rows],
-            media=job.media,
-            stages_s=dict(zip(STAGES, stages_s, strict=True)),
-            total_s=now - self._begin_s,
-            batch_rows=batch_rows,
-            bucket=self._served.bucket(batch_rows),
+            f"gen-{getrandbits(128):032x}",
+            self._served.record.name,
+            int(time.time()),
+            [row.seed for row in rows],
+            job.media,
+            dict(zip(STAGES, stages_s, strict=True)),
+            now - self._begin_s,
+            batch_rows,
+            self._served.bucket(batch_rows),
         )
 
     def _expire(self) -> None:
@@ -199,9 +229,28 @@ class Making:
                 )
             )
 
-    def _end(self, done: asyncio.Future[None]) -> None:
+    def _end(self) -> None:
         self._deadline.cancel()
+        done = self.done
         self._served.end(self._attempt, asyncio.CancelledError() if done.cancelled() else done.exception())
+        then, self.then = self.then, None
+        if then is not None:
+            then(self)
+
+
+def _span(rows: Sequence[Made]) -> tuple[float, float, float, int]:
+    """Of the rows of a request: when the first was taken up and when it began, when the last one was computed, and the
+    size of the largest batch.
+    """
+    if len(rows) == 1:  # most requests
+        [row] = rows
+        return row.taken_s, row.started_s, row.computed_s, row.batch_rows
+    return (
+        min(row.taken_s for row in rows),
+        min(row.started_s for row in rows),
+        max(row.computed_s for row in rows),
+        max(row.batch_rows for row in rows),
+    )
 
 
 class Engine:
@@ -264,38 +313,9 @@ class Engine:
             ModelNotFound, NotReady, BadParams, NotAcceptable, QueueFull, DeadlineExceeded, GenerationFailed.
             asyncio.CancelledError: `caller.gone` is done.
         """
-        making = self.begin(model, body, media_type, caller, also)
+        making = self.served(model).begin(body, media_type, caller, also)
         await making.done
         return making.generation()
-
-    def begin(
-        self,
-        model: str,
-        body: Mapping[str, Any],
-        media_type: str | None = None,
-        caller: Caller = _ANYBODY,
-        also: Iterable[str] = (),
-    ) -> Making:
-        """Begin to make what `body` asks for; as `generate`, for who does not wait in a task."""
-        served = self.served(model)
-        begin_s = time.perf_counter()
-        served.metrics.begin()
-        attempt: Attempt | None = None
-        try:
-            attempt = served.breaker.attempt()
-            served.scheduler.check()  # before any work for what has no place
-            request = parse(served.request, body, also)
-            kind = served.media_type(media_type)
-            job = Job(body, request, seed_of(request), kind, request.n, caller.size, caller.on_part)
-            within_s = min(caller.timeout_s, self.settings.timeout_s)
-            served.scheduler.submit(job, within_s)
-        except BaseException as error:
-            served.end(attempt, error)
-            raise
-        if caller.gone is not None:
-            done = job.done  # the job has all that was made, and may be over long before they hang up
-            caller.gone.add_done_callback(lambda _: done.cancel())
-        return Making(served, attempt, job, begin_s, within_s)
 
     def _publish_state(self) -> None:
         for plugin in self.registry.plugins.values():

@@ -51,7 +51,9 @@ def as_bytes(generation: Generation) -> Response:
     if not (media.type.isascii() and media.type.isprintable()):
         raise GenerationFailed(f"render(): expected a Media with a MIME type, got the type {media.type!r}")
     headers = {"content-type": media.type, "x-seed": str(seed), "x-model": generation.model}
-    return Response(media.body, headers=headers | server_timing(generation))
+    response = Response(media.body, headers=headers)
+    response.raw_headers.append(server_timing(generation))
+    return response
 
 
 @lru_cache

@@ -10,9 +10,9 @@ and BentoML keeps the processes, the start and the stop.
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import getrandbits
@@ -27,8 +27,8 @@ from ..engine import GONE, Engine
 from ..errors import BrigantineError, NotReady
 from . import admin, chat, completions, generations, native
 from .access import AccessLog
+from .heads import Head, Heads, own_id
 from .http import as_ours, error_response
-from .plan import Planner
 from .routes import Router
 from .stream import EVENTS
 
@@ -36,9 +36,10 @@ __all__ = ["Entry", "Exchange", "Host"]
 
 _STREAM_BUFFER = 1 << 15
 """Bytes of a stream that may wait for its client here, and twice as many in the kernel, which doubles the number."""
+_OF_A_CONNECTION = {"client", "server"}
+"""What a scope says that its head does not."""
 _TO_THE_LAST = {"/livez", "/metrics"}
 """What is answered while the service stops."""
-_SANE_ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 @dataclass
@@ -56,18 +57,23 @@ class Exchange:
     """One HTTP request and its answer: the id that both have, and the line in the log.
 
     Args:
-        scope: the request, which learns of the host and the id.
+        scope: the request.
         host: what the routes reach.
+        own_id: the client's own id, or nothing.
     """
 
     __slots__ = ("_begin_s", "_host", "_scope", "request_id")
 
-    def __init__(self, scope: Scope, host: Host) -> None:
-        self.request_id = _request_id(scope)
+    def __init__(self, scope: Mapping[str, Any], host: Host, own_id: str) -> None:
+        self.request_id = own_id or f"req_{getrandbits(128):032x}"
         self._scope = scope
         self._host = host
         self._begin_s = time.perf_counter()
-        scope["state"] = {"host": host, "request_id": self.request_id}
+
+    @property
+    def scope(self) -> Scope:
+        """The request, which knows of the host and the id."""
+        return {**self._scope, "state": {"host": self._host, "request_id": self.request_id}}
 
     @property
     def is_last(self) -> bool:
@@ -90,12 +96,14 @@ class Entry:
         self._router = Router(
             route for room in (admin, native, generations, completions, chat) for route in room.routes()
         )
+        self._heads = Heads()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = self.exchange(scope)
+        exchange = Exchange(scope, self._host, own_id(scope))
+        scope = exchange.scope
         answer = _Answer(send, exchange)
         try:
             response = await self._response(scope, receive)
@@ -109,23 +117,38 @@ class Entry:
         finally:
             exchange.end(answer.status)
 
-    def exchange(self, scope: Scope) -> Exchange:
+    def exchange(self, head: Head) -> Exchange:
         """The exchange that a request begins."""
-        return Exchange(scope, self._host)
+        return Exchange(head.scope, self._host, head.request_id)
 
-    def planner(self, scope: Scope, size: int) -> Planner | None:
-        """What plans the answer to a request with a body of so many bytes.
+    def head(self, scope: Scope, size: int) -> Head | None:
+        """What a request says whose body has so many bytes.
 
-        None where no plan is all that there is to the answer; `__call__` has it, or says why there is none.
+        None where a plan is not all that there is to the answer; `__call__` has it, or says what is wrong.
         """
-        engine = self._host.engine
-        if engine is None or self._host.stopping or size > engine.settings.max_body_bytes:
+        if not self._takes(size):
             return None
+        said = {name: value for name, value in scope.items() if name not in _OF_A_CONNECTION}
+        said["state"] = {"host": self._host}
         try:
-            route, scope["path_params"] = self._router.find(scope["method"], scope["path"])
+            route, said["path_params"] = self._router.find(scope["method"], scope["path"])
+            return None if route.planner is None else Head.of(said, route.planner)
         except BrigantineError:
             return None
-        return route.planner
+
+    def known(self, data: bytes) -> tuple[Head, bytes] | None:
+        """What a request says that is all that came, and its body, where another one has begun like it."""
+        found = self._heads.find(data)
+        return found if found is not None and self._takes(len(found[1])) else None
+
+    def learn(self, data: bytes, head: Head, size: int) -> None:
+        """Requests may begin like this one; see `Heads.learn`."""
+        self._heads.learn(data, head, size)
+
+    def _takes(self, size: int) -> bool:
+        """Whether there may be a plan for a body of so many bytes."""
+        engine = self._host.engine
+        return engine is not None and not self._host.stopping and size <= engine.settings.max_body_bytes
 
     async def _response(self, scope: Scope, receive: Receive) -> Response:
         if self._host.stopping and scope["path"] not in _TO_THE_LAST:
@@ -177,14 +200,6 @@ class _Answer:
         self.status = GONE
 
 
-def _path(scope: Scope) -> str:
+def _path(scope: Mapping[str, Any]) -> str:
     """The path as the log may have it: a new line in it must not begin one there."""
     return quote(scope["path"])
-
-
-def _request_id(scope: Scope) -> str:
-    """The client's own id when it sent a sane one, so that its log and ours can be joined."""
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _SANE_ID.fullmatch(value.decode("latin-1")):
-            return value.decode("latin-1")
-    return f"req_{getrandbits(128):032x}"

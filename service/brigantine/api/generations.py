@@ -113,4 +113,4 @@ def _answer(media_type: str, generation: Generation) -> Response:
     }
     if size := generation.media[0].info.get("size"):
         answer["size"] = size
-    return Json(answer, headers=server_timing(generation))
+    return Json(answer, headers=[server_timing(generation)])

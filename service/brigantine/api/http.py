@@ -6,7 +6,7 @@ import asyncio
 import logging
 import math
 from binascii import b2a_base64
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -45,6 +45,7 @@ __all__ = [
     "read_object",
     "served_for",
     "server_timing",
+    "stages_ms",
 ]
 
 log = logging.getLogger("brigantine.api")
@@ -56,7 +57,8 @@ _DRAIN_BYTES = 268_435_456
 _TIMING = ", ".join([
     *(f"{stage};dur=%.3f" for stage in (*STAGES, "total")),
     'batch;desc="%d rows in a bucket of %d"',
-])  # fmt: skip
+]).encode()  # fmt: skip
+_STAGES_MS = b"{%b}" % ",".join(f'"{stage}":%.3f' for stage in STAGES).encode()
 _WATCH_AFTER_S = 0.05
 """Most answers are there before, and are spared a task that waits for the client to hang up."""
 
@@ -66,17 +68,14 @@ class Json(Response):
 
     media_type = "application/json"
 
-    def __init__(self, content: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, content: Any, status: int = 200, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         self.status_code = status
         self.background = None
         self.body = orjson.dumps(content)
         self.raw_headers = [
             (b"content-length", b"%d" % len(self.body)),
             (b"content-type", b"application/json"),
-            *(
-                (name.lower().encode("latin-1"), value.encode("latin-1"))
-                for name, value in (headers or {}).items()
-            ),
+            *headers,
         ]
 
 
@@ -182,9 +181,9 @@ def error_response(error: BrigantineError) -> Response:
     if not 400 <= error.status < 600:
         log.error("%s: expected a status from 400 to 599, got %r", type(error).__name__, error.status)
         error = _internal()
-    headers = {} if error.retry_after_s is None else {"Retry-After": f"{error.retry_after_s:.0f}"}
+    headers = [] if error.retry_after_s is None else [(b"retry-after", b"%.0f" % error.retry_after_s)]
     if isinstance(error, MethodNotAllowed):
-        headers["Allow"] = error.allow
+        headers.append((b"allow", error.allow.encode("latin-1")))
     return Json(error_object(error), error.status, headers)
 
 
@@ -275,10 +274,15 @@ def _whole_number(text: str) -> int | None:
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 12 else None
 
 
-def server_timing(generation: Generation) -> dict[str, str]:
+def server_timing(generation: Generation) -> tuple[bytes, bytes]:
     """The stages of a request as the header `Server-Timing` (https://www.w3.org/TR/server-timing/), in ms."""
     milliseconds = [1e3 * seconds for seconds in (*generation.stages_s.values(), generation.total_s)]
-    return {"server-timing": _TIMING % (*milliseconds, generation.batch_rows, generation.bucket)}
+    return b"server-timing", _TIMING % (*milliseconds, generation.batch_rows, generation.bucket)
+
+
+def stages_ms(generation: Generation) -> orjson.Fragment:
+    """The stages of a request as a JSON object."""
+    return orjson.Fragment(_STAGES_MS % tuple(1e3 * seconds for seconds in generation.stages_s.values()))
 
 
 def b64(media: Media) -> orjson.Fragment:

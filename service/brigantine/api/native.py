@@ -16,7 +16,7 @@ from ..media import Media
 from ..registry import ModelRecord
 from ..seeds import MAX_SEED, derive_seed
 from .accept import accepted, as_bytes, check_single
-from .http import Json, b64, engine_of, error_object, server_timing
+from .http import Json, b64, engine_of, error_object, server_timing, stages_ms
 from .plan import Draft, Plan
 from .routes import Route
 from .stream import EVENTS, Orders, Stream, event
@@ -107,9 +107,9 @@ def _as_json(served: Served, generation: Generation) -> Response:
             "model": generation.model,
             "content": served.plugin.content,
             "data": data,
-            "stages_ms": {stage: round(1e3 * s, 3) for stage, s in generation.stages_s.items()},
+            "stages_ms": stages_ms(generation),
         },
-        headers=server_timing(generation),
+        headers=[server_timing(generation)],
     )
 
 

@@ -17,7 +17,7 @@ from starlette.responses import Response
 from ..engine import Caller, Generation, Making, Served
 from .http import Watch, engine_of, patience_s, read_object
 
-__all__ = ["Draft", "Plan", "Planner", "begin", "made"]
+__all__ = ["Draft", "Plan", "Planner", "made"]
 
 
 class Plan(NamedTuple):
@@ -32,28 +32,15 @@ class Plan(NamedTuple):
     also: Iterable[str] = ()
     """Fields that the route has taken out of the body."""
 
+    def begin(self, caller: Caller) -> Making:
+        """Begin to make it; raises what `Served.begin` raises."""
+        return self.served.begin(self.body, self.media_type, caller, self.also)
+
 
 Draft = Callable[[dict[str, Any], int], Plan | Response]
 """Plans a request, given its body and the bytes that this had; or answers it, where that takes more than a plan."""
 Planner = Callable[[Request], Draft]
 """Judges the head of a request. It changes nothing, nor does its draft: both may be asked again."""
-
-
-def begin(request: Request, plan: Plan, size: int, gone: asyncio.Future[Any] | None = None) -> Making:
-    """Have the engine begin.
-
-    Args:
-        request: the HTTP request.
-        plan: what it asks for.
-        size: the bytes that its body had.
-        gone: is done when its client has hung up.
-
-    Raises:
-        BadRequest: X-Request-Timeout-Ms is no positive number.
-        BrigantineError: all that `Engine.generate` raises.
-    """
-    caller = Caller(patience_s(request), size, gone)
-    return engine_of(request).begin(plan.served.record.name, plan.body, plan.media_type, caller, plan.also)
 
 
 def made(planner: Planner) -> Callable[[Request], Any]:
@@ -69,7 +56,7 @@ async def _made(planner: Planner, request: Request) -> Response:
         return plan
     watch = Watch(request)
     try:
-        making = begin(request, plan, size, watch.gone)
+        making = plan.begin(Caller(patience_s(request), size, watch.gone))
         await making.done
         return plan.answer(making.generation())
     except asyncio.CancelledError:

@@ -177,7 +177,7 @@ async def answer(
             "choices": [_choice(asked, index, one) for index, one in enumerate(media)],
             "usage": _total(rows, map(usage_of, media)),
         },
-        headers=server_timing(slowest),
+        headers=[server_timing(slowest)],
     )
 
 
