@@ -344,9 +344,13 @@ def _live(parent: socket.socket) -> None:
         parent.sendall(_framed(Fault.of(error, "load")))
         return
     parent.sendall(_framed(facts))
+    waiting = (
+        select.poll()
+    )  # `select` takes no descriptor over 1,023, and the parent may have many connections
+    waiting.register(parent, select.POLLIN)
     while True:
         tasks = [] if station.is_running else [_received(parent)]
-        while select.select([parent], [], [], 0)[0]:
+        while waiting.poll(0):
             tasks.append(_received(parent))
         orders = [order for joining, _ in tasks for order in joining]
         gone = [job for _, leaving in tasks for job in leaving]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import subprocess
 import sys
 import time
@@ -64,6 +65,12 @@ def job(**body: Any) -> Job:
     return Job(body, None, 7, "image/png")
 
 
+async def asked(one: Scheduler) -> None:
+    wanted = job(label=0)
+    one.submit(wanted)
+    await wanted.done
+
+
 @contextmanager
 def scheduled(one: ProcessSpec) -> Iterator[Scheduler]:
     scheduler = Scheduler([ProcessLane(one)], max_batch=8, queue_rows=1000)
@@ -104,6 +111,20 @@ def test_what_was_put_while_it_was_busy_is_one_batch(tmp_path: Path):
     lane.close()
     assert report.puts == 3
     assert [step.rows for step in report.steps] == [3]
+
+
+def test_a_process_that_is_started_beside_many_connections_works(tmp_path: Path):
+    limit, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 4096), most))
+    connections = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]
+    try:
+        with scheduled(spec(tiny_model(tmp_path))) as one:
+            for _ in range(2):
+                asyncio.run(asked(one))
+    finally:
+        for connection in connections:
+            os.close(connection)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, most))
 
 
 def test_what_a_plugin_raises_in_a_process_reaches_its_client_with_its_field(engine: Engine):
