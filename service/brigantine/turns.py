@@ -46,9 +46,10 @@ class Turns:
             raise
         finally:
             with self._changed:
-                self._let_go()
+                self._empty()  # a recording may wait for the end of this
                 self._users -= 1
                 self._changed.notify_all()
+            self._let_go()
 
     @contextmanager
     def record(self) -> Generator[None]:
@@ -73,9 +74,9 @@ class Turns:
             raise
         finally:
             with self._changed:
-                self._let_go()
                 self._is_recording = False
                 self._changed.notify_all()
+            self._let_go()
 
     def discard(self, things: list[Any]) -> None:
         """Empty this list, which alone keeps what is in it, as soon as nobody records.
@@ -83,15 +84,19 @@ class Turns:
         It waits for nothing: the garbage collector may come to it anywhere, within a recording and in here, too.
         """
         self._discarded.append(things)
-        if self._lock.acquire(blocking=False):
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Unless somebody has the lock, who comes to this when they give it back."""
+        while self._discarded and self._lock.acquire(blocking=False):
             try:
-                if not self._is_recording:
-                    self._let_go()
+                if self._is_recording:
+                    return
+                self._empty()
             finally:
                 self._lock.release()
 
-    def _let_go(self) -> None:
-        """With the lock, so that nobody begins to record."""
+    def _empty(self) -> None:
         while self._discarded:
             self._discarded.popleft().clear()
 
