@@ -231,11 +231,15 @@ class Making:
 
     def _end(self) -> None:
         self._deadline.cancel()
-        done = self.done
-        self._served.end(self._attempt, asyncio.CancelledError() if done.cancelled() else done.exception())
-        then, self.then = self.then, None
-        if then is not None:
-            then(self)
+        done, then = self.done, self.then
+        self.then = None
+        try:
+            self._served.end(
+                self._attempt, asyncio.CancelledError() if done.cancelled() else done.exception()
+            )
+        finally:  # whatever happens, they are told
+            if then is not None:
+                then(self)
 
 
 def _span(rows: Sequence[Made]) -> tuple[float, float, float, int]:

@@ -46,9 +46,8 @@ class DirectProtocol(HttpToolsProtocol):
         self._receiving = False
         self._within = False  # the parser waits for the rest of a request
         self._held: tuple[RequestResponseCycle, Any] | None = None
-        self._own: RequestResponseCycle | None = (
-            None  # stands for those that were not parsed, one after the other
-        )
+        # Stands for the requests that were not parsed, one after the other.
+        self._own: RequestResponseCycle | None = None
         self._making: Making | None = None
         self._lost = False
         self._idle_since_s = math.inf

@@ -24,7 +24,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..engine import GONE, Engine
-from ..errors import BrigantineError, NotReady
+from ..errors import NotReady
 from . import admin, chat, completions, generations, native
 from .access import AccessLog
 from .heads import Head, Heads, own_id
@@ -133,7 +133,7 @@ class Entry:
         try:
             route, said["path_params"] = self._router.find(scope["method"], scope["path"])
             return None if route.planner is None else Head.of(said, route.planner)
-        except BrigantineError:
+        except Exception:
             return None
 
     def known(self, data: bytes) -> tuple[Head, bytes] | None:

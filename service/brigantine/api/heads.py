@@ -1,7 +1,7 @@
 """Heads: what is known of a request before its body, found out once for all that begin with the same bytes.
 
 Clients that keep a connection send the same head again and again. Parsing it, looking for its route and reading its
-headers took a quarter of what HTTP costs a small image.
+headers took a good part of what HTTP costs a small image.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Head(NamedTuple):
 
 
 class Heads:
-    """Those that came last. One for all connections of a process, which differ in nothing that a head says."""
+    """Those that were new last. One for all connections of a process, which differ in nothing that a head says."""
 
     def __init__(self) -> None:
         self._known: dict[bytes, tuple[Head, int]] = {}
