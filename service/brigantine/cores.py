@@ -59,7 +59,7 @@ class Cores:
 
     @property
     def are_taken(self) -> bool:
-        """Whether each of them has a batch."""
+        """Whether each of them has a batch. Who takes one in the moment in which it is looked at does without."""
         for core in range(self._count):
             if core not in self._mine and self._lock(core):
                 self._unlock(core)

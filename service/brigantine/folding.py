@@ -31,7 +31,7 @@ def _folded(node: NodeProto, tensors: Tensors) -> bool:
     """Whether the nodes before it do its work now."""
     reshape = _before(node, "Reshape", tensors)
     gemm = reshape and _before(reshape, "Gemm", tensors)
-    if not reshape or not gemm:
+    if not reshape or not gemm or len(reshape.input) < 2:  # as before opset 5
         return False
     sizes = tensors.sizes(reshape.input[1]) or []
     numbers = _numbers(node, tensors, sizes[1:2])

@@ -196,7 +196,10 @@ class Scheduler:
         self._feed()
 
     def _gather(self) -> None:
-        """Feed when those are answered who have been told, and what has come meanwhile has been read."""
+        """Feed when those are answered who have been told, and what has come meanwhile has been read.
+
+        The loop is uvloop's, which reads between two turns; asyncio's own reads after the second.
+        """
         self._gathering = loop = asyncio.get_running_loop()
         loop.call_soon(loop.call_soon, self._gathered)
 

@@ -1,15 +1,16 @@
 """Upsampling in tiles: transposed convolutions whose outputs are made of two inputs along each axis, by fewer products.
 
 Two neighbours x0 and x1 of the input make `stride` outputs a x0 + b x1, each with an a and a b of its own. What three
-such pairs make of four inputs takes four products instead of six (Winograd's F(3, 2), https://arxiv.org/abs/1509.09308):
+such pairs make of four inputs takes four products instead of six (Winograd's F(3, 2),
+https://arxiv.org/abs/1509.09308):
 
     y0 = a (x0 - x2) + p + q       p = (a + b) / 2 (x1 + x2)
     y1 = p - q                     q = (a - b) / 2 (x2 - x1)
     y2 = b (x3 - x1) + p + q
 
 and what two make of three takes three instead of four. Before the first input and behind the last one there is
-nothing, so that an output at the edge is one product. Along both axes that is less than half of the products. The sums
-of inputs and those of products are products with small matrices, the large products plain convolutions of single
+nothing, so that an output at the edge is one product. Along both axes that is some half of the products. The sums of
+inputs and those of products are products with small matrices, the large products plain convolutions of single
 pixels, of all pictures at once: that way each kernel is read once.
 """
 
