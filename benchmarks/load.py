@@ -22,12 +22,13 @@ import numpy as np
 
 MAGIC = "iVBORw0KGgo"
 """How a PNG begins in base64."""
+_MAGIC = MAGIC.encode()
 GOOD_S = 0.050
 """An answer within this counts as good."""
 _CONNECTIONS, _MOST_CONNECTIONS = 64, 512
 _LONGEST_S = 30.0
 _STRAGGLERS_S = 5.0
-_REST_S = 0.003
+_REST_S = 0.01
 
 
 class Target(NamedTuple):
@@ -95,7 +96,7 @@ def flood(target: Target, rate: float, seconds: int, seed: int, connections: int
     connections and its clock once in some milliseconds, which takes less of the machine that the server is on.
     """
     run = _played(target, rate, seconds, seed, connections, _LONGEST_S, _REST_S)
-    statuses = Counter(int(answer[9:12]) for _, answer in run.answers.values())
+    statuses = Counter(answer.status for answer in run.answers.values())
     return statuses + Counter({0: len(run.requests) - len(run.answers)})
 
 
@@ -122,6 +123,15 @@ def _played(
     return run
 
 
+class _Answer(NamedTuple):
+    """What is kept of an answer."""
+
+    seconds: float
+    """From due to answered."""
+    status: int
+    has_picture: bool
+
+
 @dataclass
 class _Run:
     """One window: what is due when, and what came of it.
@@ -138,8 +148,8 @@ class _Run:
     """How long the last answers may take."""
     rest_s: float
     """How long it rests after each look."""
-    answers: dict[int, tuple[float, bytes]] = field(default_factory=dict)
-    """By number: seconds from due to answered, and the answer."""
+    answers: dict[int, _Answer] = field(default_factory=dict)
+    """By number."""
     connections: dict[int, _Connection] = field(default_factory=dict)
     """By file descriptor."""
     idle: deque[_Connection] = field(default_factory=deque)
@@ -221,7 +231,8 @@ class _Run:
         if connection.number >= 0 and _is_whole(connection.answer):
             number, connection.number = connection.number, -1
             late_s = time.monotonic() - self.begin_s - self.due_s[number]
-            self.answers[number] = late_s, connection.answer
+            answer, connection.answer = connection.answer, b""
+            self.answers[number] = _Answer(late_s, int(answer[9:12]), _MAGIC in answer)
             self.finished += 1
             self._ready(connection)
 
@@ -241,13 +252,13 @@ class _Run:
             self.idle.remove(connection)
 
     def measured(self, seconds: int) -> Measured:
-        magic = MAGIC.encode()
-        right = [s for s, answer in self.answers.values() if answer[9:10] == b"2" and magic in answer]
+        answers = self.answers.values()
+        right = [answer.seconds for answer in answers if answer.status // 100 == 2 and answer.has_picture]
         p50, p90, p99, p999 = (
             1e3 * np.percentile(right or [math.inf], (50, 90, 99, 99.9), method="higher")
         ).tolist()
         good = sum(s <= GOOD_S for s in right) / len(self.requests)
-        last = max([seconds, *(self.due_s[n] + s for n, (s, _) in self.answers.items())])
+        last = max([seconds, *(self.due_s[n] + answer.seconds for n, answer in self.answers.items())])
         return Measured(len(right), len(self.requests) - len(right), last, p50, p90, p99, p999, good)
 
 
@@ -263,13 +274,13 @@ class _Connection:
 
 def _is_whole(answer: bytes) -> bool:
     """Whether an HTTP answer has come to its end; one that does not say where that is never has."""
-    head, _, body = answer.partition(b"\r\n\r\n")
-    if length := _LENGTH.search(head):
-        return len(body) >= int(length[1])
-    return body.endswith(b"0\r\n\r\n") and _CHUNKED.search(head) is not None
+    head = answer.find(b"\r\n\r\n")
+    if length := _LENGTH.search(answer, 0, head + 2):
+        return len(answer) >= head + 4 + int(length[1])
+    return answer.endswith(b"\r\n0\r\n\r\n") and _CHUNKED.search(answer, 0, head + 2) is not None
 
 
-_LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
+_LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)\r")
 _CHUNKED = re.compile(rb"(?i)\r\ntransfer-encoding: *chunked")
 
 
