@@ -38,7 +38,7 @@ bench: $(VENV)/.test  ## The product beside other model servers, about an hour f
 bench-text: $(VENV)/.test  ## Text beside transformers and onnxruntime-genai, some 7 minutes.
 	$(BIN)/python benchmarks/text.py --home $(BENCH_HOME)
 
-soak: $(VENV)/.test  ## What only time shows, some 9 minutes: memory, rest, overload; needs wrk.
+soak: $(VENV)/.test  ## What only time shows, some 7 minutes: memory, rest, overload; needs wrk.
 	$(BIN)/python benchmarks/soak.py --home $(BENCH_HOME)
 
 lifecycle: $(VENV)/.test  ## Restarts and kills under load, and what is counted then, some 3 minutes; needs haproxy.

@@ -132,7 +132,7 @@ class Soak:
         """1,000 clients that hang up in a stream, or stop reading it, leave nothing held and memory flat (2%)."""
         model = model_folder("shakespeare")
         with serving(model, self._home) as (port, _):
-            deserters(port, model.name, 100, 75)
+            deserters(port, model.name, 300, 150)
             before, begin = resident_mib(server_tree()), time.monotonic()
             held = deserters(port, model.name, 775, 225)
             growth = resident_mib(server_tree()) / before - 1
