@@ -1,6 +1,8 @@
 """What is decided before any process starts."""
 
 import json
+import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -9,6 +11,7 @@ import uvicorn.config
 import uvloop
 from bentoml._internal.configuration.containers import BentoMLContainer
 from brigantine.api import Entry
+from brigantine.api.access import ACCESS
 from brigantine.api.direct import DirectProtocol
 from brigantine.app import Brigantine, preflight
 from brigantine.session import RuntimeMissing, runtime
@@ -19,6 +22,18 @@ from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
 from tests.tiny import tiny_model
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_logged_that_was_not() -> Iterator[None]:
+    """The service sets up its log when it starts; later tests of this process are not to write one."""
+    logs = {name: logging.getLogger(name) for name in ("brigantine", ACCESS)}
+    before = {name: (log.level, log.propagate, [*log.handlers]) for name, log in logs.items()}
+    yield
+    for name, (level, propagate, handlers) in before.items():
+        logs[name].setLevel(level)
+        logs[name].propagate = propagate
+        logs[name].handlers = handlers
 
 
 def test_nothing_of_bentomls_stands_around_the_way_in():
