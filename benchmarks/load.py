@@ -89,15 +89,27 @@ def open_loop(target: Target, rate: float, seconds: int, seed: int) -> Measured:
     return _played(target, rate, seconds, seed, _MOST_CONNECTIONS, _STRAGGLERS_S).measured(seconds)
 
 
-def flood(target: Target, rate: float, seconds: int, seed: int, connections: int = 4096) -> Counter[int]:
-    """As `open_loop`, with as many connections as clients would open; the answers by their HTTP status, 0 for none.
+class Flooded(NamedTuple):
+    """What became of a flood."""
+
+    statuses: Counter[int]
+    """The answers by their HTTP status, 0 for none."""
+    seconds: float
+    """From its beginning to the last answer."""
+    client_s: float
+    """What the client took of a core meanwhile."""
+
+
+def flood(target: Target, rate: float, seconds: int, seed: int, connections: int = 4096) -> Flooded:
+    """As `open_loop`, with as many connections as clients would open.
 
     Waits for the last ones as long as the product may take for one. Since no latency is told, it looks at its
     connections and its clock once in some milliseconds, which takes less of the machine that the server is on.
     """
     run = _played(target, rate, seconds, seed, connections, _LONGEST_S, _REST_S)
     statuses = Counter(answer.status for answer in run.answers.values())
-    return statuses + Counter({0: len(run.requests) - len(run.answers)})
+    statuses += Counter({0: len(run.requests) - len(run.answers)})
+    return Flooded(statuses, run.took_s, run.client_s)
 
 
 def _played(
@@ -157,6 +169,8 @@ class _Run:
     sent: int = 0
     finished: int = 0
     begin_s: float = 0.0
+    took_s: float = 0.0
+    client_s: float = 0.0
 
     def play(self) -> None:
         with select.epoll() as self._poll:
@@ -164,7 +178,7 @@ class _Run:
                 self._open()
             timer = _Timer()
             self._poll.register(timer.fd, select.EPOLLIN)
-            self.begin_s = time.monotonic() + 0.05
+            self.begin_s, busy_s = time.monotonic() + 0.05, time.thread_time()
             timer.set(self.begin_s + self.due_s[0])
             last_s = self.begin_s + self.due_s[-1] + self.patience_s
             while self.finished < len(self.requests) and (left_s := last_s - time.monotonic()) > 0:
@@ -175,6 +189,8 @@ class _Run:
                         self._on_event(self.connections[fd], events)
                 if self.rest_s:
                     time.sleep(self.rest_s)
+            self.took_s = time.monotonic() - self.begin_s
+            self.client_s = time.thread_time() - busy_s
             os.close(timer.fd)
             for connection in self.connections.values():
                 connection.socket.close()
