@@ -93,7 +93,7 @@ class Flooded(NamedTuple):
     """What became of a flood."""
 
     statuses: Counter[int]
-    """The answers by their HTTP status, 0 for none."""
+    """The answers by their HTTP status, 0 for none and for a 200 without a picture."""
     seconds: float
     """From its beginning to the last answer."""
     client_s: float
@@ -107,7 +107,10 @@ def flood(target: Target, rate: float, seconds: int, seed: int, connections: int
     connections and its clock once in some milliseconds, which takes less of the machine that the server is on.
     """
     run = _played(target, rate, seconds, seed, connections, _LONGEST_S, _REST_S)
-    statuses = Counter(answer.status for answer in run.answers.values())
+    answers = run.answers.values()
+    statuses = Counter(
+        answer.status if answer.status != 200 or answer.has_picture else 0 for answer in answers
+    )
     statuses += Counter({0: len(run.requests) - len(run.answers)})
     return Flooded(statuses, run.took_s, run.client_s)
 
