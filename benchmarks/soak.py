@@ -74,9 +74,8 @@ class Soak:
     def metrics(self) -> tuple[str, bool]:
         """Counting and timing every generation costs at most 3% of the throughput."""
         one = {**PRODUCT.environment, "BRIGANTINE_WORKERS": "1", "BRIGANTINE_THREADS": "1"}
-        on = replace(
-            PRODUCT, environment=one
-        )  # how connections fall to two workers changes more than counting does
+        # How connections fall to two workers changes more than counting does.
+        on = replace(PRODUCT, environment=one)
         off = replace(PRODUCT, environment={**one, "BRIGANTINE_METRICS": "false"})
         with self._serving(on) as counting, self._serving(off) as silent:
             return _cost(counting, silent, 0.03)
@@ -198,9 +197,8 @@ def main() -> None:
     parser.add_argument("--overload-s", type=int, default=60)
     options = parser.parse_args()
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(
-        resource.RLIMIT_NOFILE, (min(most, 16_384), most)
-    )  # an overload needs many connections
+    # An overload needs many connections.
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 16_384), most))
     adopt_orphans()
     home = options.home.expanduser().resolve()
     home.mkdir(parents=True, exist_ok=True)

@@ -344,9 +344,8 @@ def _live(parent: socket.socket) -> None:
         parent.sendall(_framed(Fault.of(error, "load")))
         return
     parent.sendall(_framed(facts))
-    waiting = (
-        select.poll()
-    )  # `select` takes no descriptor over 1,023, and the parent may have many connections
+    # `select` takes no descriptor over 1,023, and the parent may have many connections.
+    waiting = select.poll()
     waiting.register(parent, select.POLLIN)
     while True:
         tasks = [] if station.is_running else [_received(parent)]
