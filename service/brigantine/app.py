@@ -54,7 +54,7 @@ _WORKERS_NEED = (
 )
 """Beside what this file imports. `prometheus_client` must not be among them; see `brigantine.metrics`."""
 
-_M_ARENA_MAX = -8  # mallopt(3)
+_M_ARENA_MAX, _HEAPS = -8, "MALLOC_ARENA_MAX"  # mallopt(3)
 
 _TURN_S = 0.0002
 """How long a thread goes on in Python when another waits for its turn. With Python's 5 ms a lane that had a batch to
@@ -167,6 +167,7 @@ class Brigantine:
         atexit.register(shutil.rmtree, shared.folder, ignore_errors=True)
         if _workers() > 1:
             shared.weights.mkdir()
+        _share_heap()
         has_tls = BentoMLContainer.ssl.enabled.get()  # which the doorman does not speak
         circus.Arbiter = supervised(
             circus.Arbiter, Settings.read(), shared, Nest(_WORKERS_NEED), doorman=not has_tls
@@ -183,7 +184,6 @@ class Brigantine:
             end_with_parent()
         settings = Settings.read()
         _log_to_stderr()
-        _share_heap()
         if settings.dev and settings.plugins_dir is not None:  # before anything in it is read
             threading.Thread(target=follow, args=(settings.plugins_dir,), daemon=True).start()
         _host.access = AccessLog() if settings.access_log else None
@@ -214,9 +214,15 @@ def _settle() -> None:
 
 
 def _share_heap() -> None:
-    """With glibc each thread that loads a model has a heap of its own, of whose holes others cannot make use: 5 MB."""
+    """Have each worker keep one heap, unless the environment says how many.
+
+    With glibc each thread that loads a model has one of its own, of whose holes others cannot make use: 5 to 25 MB. A
+    thread keeps what it has, so that this comes before any of them: forked workers inherit it, and those that are
+    started by themselves read it in their environment.
+    """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
+    if mallopt is not None and _HEAPS not in os.environ:
+        os.environ[_HEAPS] = "1"
         mallopt(_M_ARENA_MAX, 1)
 
 

@@ -5,6 +5,7 @@ import re
 import socket
 import subprocess
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 
 import httpx
@@ -103,6 +104,31 @@ def test_workers_have_the_weights_of_a_model_in_memory_once(tmp_path: Path):
             for worker in server.workers
         ]
         assert written[0] == written[1] and len(written[0]) == 2
+
+
+def test_a_worker_has_one_heap_however_it_was_started(tmp_path: Path):
+    with serving(tmp_path, BRIGANTINE_WORKERS="1") as server:
+        [forked] = server.workers
+        assert further_heaps(forked) == 0
+
+        server.nest.kill()
+        forked.kill()
+        assert until(lambda: server.log.count("model mnist: serving") == 2), server.log
+        [alone] = server.workers
+        assert further_heaps(alone) == 0
+
+
+def further_heaps(process: psutil.Process) -> int:
+    """How many glibc has made beside the first one: each may grow up to its next multiple of 64 MiB."""
+    size = 2**26
+    mapped = [
+        (*(int(address, 16) for address in line.split()[0].split("-")), line.split()[1])
+        for line in Path(f"/proc/{process.pid}/maps").read_text().splitlines()
+    ]
+    return sum(
+        begin % size == 0 and rights == "rw-p" and reserved == "---p" and end == begin + size
+        for (begin, _, rights), (_, end, reserved) in pairwise(mapped)
+    )
 
 
 def test_one_worker_alone_keeps_the_weights_to_itself(tmp_path: Path):
