@@ -8,6 +8,9 @@ from typing import Any
 
 MOST_FOREIGN = 0.06
 """A window in which others took more of the machine than this says nothing about a server."""
+MOST_OFF = 0.1
+"""How far the processor's speed in a window of the open loop may be from that in the window of which its load is a
+share; else it was another share."""
 FEWEST = 3
 """Clean windows below which a cell says that it has few."""
 
@@ -18,11 +21,15 @@ def report(records: Sequence[Record]) -> str:
     """All tables of one run."""
     run = next(record for record in records if record["kind"] == "run")
     windows = [record for record in records if record["kind"] == "window"]
-    dropped = sum(window["foreign"] > MOST_FOREIGN for window in windows)
+    taken = sum(window["foreign"] > MOST_FOREIGN for window in windows)
+    opened = [window for window in windows if window["loop"] == "open"]
+    off = sum(window["foreign"] <= MOST_FOREIGN and not is_clean(window) for window in opened)
     lines = [
         f"`{run['model']}`, {run['rounds']} rounds, windows of {run['seconds']} s, {run['date']}: {run['cpu']}, "
         f"Python {run['python']}, {_named(run['versions'])}.",
-        f"{dropped} of {len(windows)} windows dropped: others took more than {MOST_FOREIGN:.0%} of the machine.",
+        f"{taken} of {len(windows)} windows dropped: others took more than {MOST_FOREIGN:.0%} of the machine.",
+        f"{off} of {len(opened)} windows of the open loop dropped: the processor was more than {MOST_OFF:.0%} faster "
+        "or slower than when the capacity was measured.",
     ]
     lines += [f"{name} has {_named(other)}." for name, other in run["differences"].items()]
     for workers in sorted({window["workers"] for window in windows}):
@@ -102,8 +109,14 @@ def _head(*columns: str) -> Iterator[str]:
     yield f"|{' --- |' * len(columns)}"
 
 
+def is_clean(window: Record) -> bool:
+    """Whether a window says something about its server."""
+    off = window["turn_ns"] / window["best_turn_ns"] - 1 if window["loop"] == "open" else 0.0
+    return window["foreign"] <= MOST_FOREIGN and abs(off) <= MOST_OFF
+
+
 def _clean(windows: list[Record]) -> list[Record]:
-    return [window for window in windows if window["foreign"] <= MOST_FOREIGN]
+    return [window for window in windows if is_clean(window)]
 
 
 def _count(windows: list[Record]) -> str:
