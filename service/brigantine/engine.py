@@ -109,8 +109,7 @@ class Served:
             lanes,
             # CPU cores gain from one batch each. A GPU runs one batch at a time and gains from large ones.
             parallel=len(lanes) if on_cpu else 1,
-            # A row of a model that its company sways has the same bits in any company only when it has none.
-            max_batch=facts.tried_batch if facts.invariant else 1,
+            max_batch=facts.max_batch,
             queue_rows=settings.queue_rows,
             queue_bytes=settings.queue_bytes,
             steps=plugin.takes_steps,
@@ -343,4 +342,7 @@ def _lanes(record: ModelRecord, settings: Settings) -> list[ThreadLane] | list[P
         )
     turn = threading.Lock()
     parts_s = min(_PARTS_S, settings.stream_interval_s)
-    return [ThreadLane(Station(record.loaded, settings.max_n, turn), parts_s) for _ in range(threads)]
+    return [
+        ThreadLane(Station(record.loaded, settings.max_n, turn), record.facts.max_batch, parts_s)
+        for _ in range(threads)
+    ]

@@ -10,6 +10,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import NamedTuple
 
+from .intake import Intake
 from .station import Order, Report, Station
 
 __all__ = ["ThreadLane"]
@@ -31,16 +32,18 @@ class ThreadLane:
 
     Args:
         station: makes the rows.
+        max_batch: the most rows in a batch.
         parts_s: how long parts of what goes on may wait for those of the next steps.
     """
 
     ready = True
 
-    def __init__(self, station: Station, parts_s: float = 0.0) -> None:
+    def __init__(self, station: Station, max_batch: int, parts_s: float = 0.0) -> None:
         self.on_ready: Callable[[], None] = lambda: None
         self.on_report: Callable[[Report], None] = lambda report: None
         self._station = station
         self._tasks: SimpleQueue[_Task | None] = SimpleQueue()
+        self._intake = Intake(max_batch)
         self._parts_s = parts_s
         self._loop: asyncio.AbstractEventLoop
         self._untold: list[Report] = []
@@ -58,22 +61,23 @@ class ThreadLane:
         self._thread.join(_PATIENCE_S)
 
     def _work(self) -> None:
-        while (tasks := self._next()) is not None:
-            if tasks:
-                self._loop = tasks[-1].loop
-                if self._untold:
-                    self._flush()  # who joins may take long to prepare
-            orders = [order for task in tasks for order in task.orders]
-            gone = [job for task in tasks for job in task.gone]
-            self._tell(self._station.advance(orders, gone, len(tasks)))
+        while self._hears():
+            taken = self._intake.take(self._station.running)
+            if taken.orders and self._untold:
+                self._flush()  # who joins may take long to prepare
+            self._tell(self._station.advance(*taken))
 
-    def _next(self) -> list[_Task] | None:
-        """All that was put meanwhile, which joins at once; waits for it where no row goes on. None at the end."""
-        tasks = [] if self._station.is_running else [self._tasks.get()]
-        while not self._tasks.empty():
-            tasks.append(self._tasks.get())
-        put = [task for task in tasks if task is not None]
-        return put if len(put) == len(tasks) else None
+    def _hears(self) -> bool:
+        """Take in all that was put meanwhile; waits for it where there is nothing else to do. False at the end."""
+        is_busy = bool(self._station.running) or not self._intake.is_empty
+        while not is_busy or not self._tasks.empty():
+            task = self._tasks.get()
+            if task is None:
+                return False
+            self._loop = task.loop
+            self._intake.add(task.orders, task.gone)
+            is_busy = True
+        return True
 
     def _tell(self, report: Report) -> None:
         now = time.perf_counter()

@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 from .blocks import environment
 from .discovery import Origin
 from .errors import GenerationFailed, ModelInvalid, NotReady
+from .intake import Intake
 from .model import Model
 from .pages import use_huge_pages
 from .session import Session, SessionOptions
@@ -60,14 +61,6 @@ class ProcessSpec(NamedTuple):
     batch_timeout_s: float
 
 
-class _Said(NamedTuple):
-    """What the process sends after each step."""
-
-    report: Report
-    is_running: bool
-    """Whether it goes on by itself."""
-
-
 class ProcessLane:
     """One process, as the worker sees it: tasks go out, and their reports come back in the same order.
 
@@ -89,7 +82,7 @@ class ProcessLane:
         self._spec = spec
         self._first = _framed(sys.path) + _framed(spec)
         self._puts = 0  # that it has not reported
-        self._is_running = False  # whether it goes on by itself
+        self._running = 0  # rows with which it goes on by itself
         self._out, self._in = bytearray(), bytearray()
         self._deaths = 0  # since it last made something
         self._closed = False
@@ -107,7 +100,7 @@ class ProcessLane:
             faults = [fault for order in orders if (fault := _unsendable(order)) is not None]
             stuck = {job for job, _, _ in faults}
             message = _framed(([order for order in orders if order.job not in stuck], gone))
-            report = Report(faults, [], 0.0, 0.0, puts=0)
+            report = Report(faults, [], 0.0, 0.0, puts=0, running=self._running)
             asyncio.get_running_loop().call_soon(self.on_report, report)
         self._puts += 1
         self._out += message
@@ -180,7 +173,7 @@ class ProcessLane:
         if self._loop is not loop:
             self._loop = loop
             loop.add_reader(self._socket, self._read)
-        if self._watchdog is None and (self._puts or self._is_running):
+        if self._watchdog is None and (self._puts or self._running):
             self._watchdog = loop.call_later(self._spec.batch_timeout_s, self._process.kill)
 
     def _write(self) -> None:
@@ -221,13 +214,13 @@ class ProcessLane:
             del self._in[:end]
             self._told(pickle.loads(body))
 
-    def _told(self, message: _Said | Fault | Facts) -> None:
-        if isinstance(message, _Said):
+    def _told(self, message: Report | Fault | Facts) -> None:
+        if isinstance(message, Report):
             self._deaths = 0
-            self._puts -= message.report.puts
-            self._is_running = message.is_running
+            self._puts -= message.puts
+            self._running = message.running
             self._rearm()
-            self.on_report(message.report)
+            self.on_report(message)
         elif isinstance(message, Facts):
             self.facts = message
             self.ready = True
@@ -241,7 +234,7 @@ class ProcessLane:
         if self._watchdog is not None:
             self._watchdog.cancel()
             self._watchdog = None
-        if self._loop is not None and (self._puts or self._is_running):
+        if self._loop is not None and (self._puts or self._running):
             self._watchdog = self._loop.call_later(self._spec.batch_timeout_s, self._process.kill)
 
     def _replace(self, error: Exception) -> None:
@@ -254,7 +247,7 @@ class ProcessLane:
         log.error("the process of %s ended (%s); another one is started", self._spec.path.name, how)
         lost = Fault(_lost(how), "")
         puts, self._puts = self._puts, 0
-        self._is_running = False
+        self._running = 0
         self._restart_later(loop)
         self.on_report(Report([], [], 0.0, 0.0, puts=puts, lost=lost))
 
@@ -295,13 +288,13 @@ def _unsendable(order: Order) -> Outcome | None:
     return None
 
 
-def _framed_report(report: Report, is_running: bool) -> bytes:
+def _framed_report(report: Report) -> bytes:
     """A report to send; a row that cannot be pickled fails alone, and a part that cannot be is not shown."""
     try:
-        return _framed(_Said(report, is_running))
+        return _framed(report)
     except Exception:
         outcomes = [_portable(outcome) for outcome in report.outcomes]
-        return _framed(_Said(report._replace(outcomes=outcomes, parts=()), is_running))
+        return _framed(report._replace(outcomes=outcomes, parts=()))
 
 
 def _portable(outcome: Outcome) -> Outcome:
@@ -347,14 +340,14 @@ def _live(parent: socket.socket) -> None:
     # `select` takes no descriptor over 1,023, and the parent may have many connections.
     waiting = select.poll()
     waiting.register(parent, select.POLLIN)
+    intake = Intake(facts.max_batch)
     while True:
-        tasks = [] if station.is_running else [_received(parent)]
-        while waiting.poll(0):
-            tasks.append(_received(parent))
-        orders = [order for joining, _ in tasks for order in joining]
-        gone = [job for _, leaving in tasks for job in leaving]
-        report = station.advance(orders, gone, len(tasks))
-        parent.sendall(_framed_report(report, station.is_running))
+        is_busy = bool(station.running) or not intake.is_empty
+        while not is_busy or waiting.poll(0):
+            intake.add(*_received(parent))
+            is_busy = True
+        report = station.advance(*intake.take(station.running))
+        parent.sendall(_framed_report(report))
 
 
 def _received(parent: socket.socket) -> Any:

@@ -31,9 +31,10 @@ _MAX_RETRY_AFTER_S = 120.0
 """Beyond this the official OpenAI client gives up instead of waiting."""
 _WORTHWHILE = 4
 """Rows from which on a batch is worth being put ahead of its time."""
-_AHEAD_S = 0.005
-"""A lane whose work lasts no longer than this gets its next batch before it is done, since handing over takes time too.
-With longer ones, rows that wait for one lane could have gone to another that is free earlier."""
+_AHEAD_S, _ALONE_AHEAD_S = 0.005, 0.02
+"""A lane whose work lasts no longer gets its next batch before it is done, since handing over takes time, too, about a
+millisecond. With longer ones, rows that wait for one lane could have gone to another that is free earlier; so the
+second holds where they are not worth another one."""
 _SMALL_S = 0.01
 """A batch that lasts no longer gains from others: to begin one takes about a millisecond, with all that it drives out
 of the caches."""
@@ -146,8 +147,8 @@ class Scheduler:
         rows, size = self._held + more, self._held_bytes + size
         if rows > self._queue_rows or (self._held and size > self._queue_bytes):
             raise self._full(
-                f"{self._held} rows are in work and {more} more do not fit into a queue of {self._queue_rows} "
-                f"rows and {self._queue_bytes} bytes"
+                f"{self._held} rows are in work and {f'{more} more do not' if size or more > 1 else 'no more'} fit "
+                f"into a queue of {self._queue_rows} rows and {self._queue_bytes} bytes"
             )
         # Measured on what ran last. An idle scheduler takes anything: a rate that was too low corrects itself.
         if self._held and self._unmeasured <= 0 and (needed_s := self._seconds_for(rows)) > within_s:
@@ -176,8 +177,8 @@ class Scheduler:
         if self._closed or self._gathering is asyncio.get_running_loop():
             return
         stepping = [work for work in self._works if work.stepping and work.rows and work.lane.ready]
-        for work in stepping:
-            if work.gone:
+        for work in self._works:
+            if work.gone and (work in stepping or work.puts > 1):
                 self._put(work, 0)
         while takers := self._takers():
             share = self._share(len(takers))
@@ -217,9 +218,18 @@ class Scheduler:
         busy = min((work for work in self._works if work.puts), key=lambda work: work.rows, default=None)
         if busy is None or self._is_late(busy):
             return None
-        more = min(self._share(), self._waiting, self._max_batch - busy.rows)
-        ahead = more >= _WORTHWHILE and 0 < busy.rows * self._row_s <= _AHEAD_S
-        return busy if ahead and not self._is_crowded else None
+        more = min(self._share(), self._waiting, self._room(busy))
+        if more < _WORTHWHILE or not self._row_s or self._is_crowded:
+            return None
+        return busy if busy.rows * self._row_s <= (_AHEAD_S if self._wakes() else _ALONE_AHEAD_S) else None
+
+    def _room(self, work: Work) -> int:
+        """How many rows more a lane may be given: it has at most one batch where rows go on from step to step, and two
+        where they are made at once.
+        """
+        if work.stepping:
+            return self._max_batch - work.rows
+        return min(self._max_batch, 2 * self._max_batch - work.rows)
 
     def _takers(self) -> list[Work]:
         """The lanes that should take what waits: beside a busy one only those for which there is a core."""
@@ -268,7 +278,7 @@ class Scheduler:
     def _put(self, work: Work, share: int) -> None:
         """A share of what waits, in rows, joins a lane, and who hung up leaves it."""
         gone = work.drop()
-        room = min(share, self._max_batch - work.rows)
+        room = min(share, self._room(work))
         orders: list[Order] = []
         while room and self._queue:
             job = next(iter(self._queue))
@@ -306,7 +316,7 @@ class Scheduler:
             self._measure(work.busy_s / made)
             self._unmeasured -= made
             work.busy_s = 0.0
-        work.stepping = self._steps or (work.rows > 0 and (work.stepping or not work.puts))
+        work.stepping = self._steps or report.running > 0
         gathers = not self._steps and self._waiting * self._row_s < _SMALL_S and self._is_crowded
         self._rest(work)
         self._gather() if gathers else self._feed()

@@ -125,6 +125,8 @@ class Report(NamedTuple):
     """Why every row that was in the lane is lost, if it is."""
     begins: bool = False
     """Whether one of the parts is the first of its row."""
+    running: int = 0
+    """Rows that want another step."""
 
     @property
     def is_news(self) -> bool:
@@ -143,6 +145,7 @@ class Report(NamedTuple):
             sum(report.puts for report in several),
             next((report.lost for report in several if report.lost), None),
             any(report.begins for report in several),
+            several[-1].running,
         )
 
 
@@ -179,9 +182,9 @@ class Station:
         self._running: list[_Row] = []
 
     @property
-    def is_running(self) -> bool:
-        """Whether there are rows that want another step."""
-        return bool(self._running)
+    def running(self) -> list[int]:
+        """The job of each row that wants another step."""
+        return [row.job for row in self._running]
 
     def advance(self, orders: Sequence[Order], gone: Sequence[int] = (), puts: int = 1) -> Report:
         """Let the rows of `orders` join, those of the jobs that are `gone` leave, and take one step."""
@@ -205,7 +208,8 @@ class Station:
             outcomes = [(job, 0, Fault.of(error, "station")) for job in sorted(jobs)]
             self._running = []
         busy_s = time.perf_counter() - begin
-        return Report(outcomes, steps, prepared - begin, busy_s, parts, puts, begins=begins)
+        running = len(self._running)
+        return Report(outcomes, steps, prepared - begin, busy_s, parts, puts, begins=begins, running=running)
 
     def _joined(self, orders: Sequence[Order], gone: set[int], outcomes: list[Outcome]) -> list[_Row]:
         begin = time.perf_counter()

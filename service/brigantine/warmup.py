@@ -40,6 +40,11 @@ class Facts(NamedTuple):
     repeats: bool = True
     """Whether the same batch gave the same bits again; without that a row's company is no matter."""
 
+    @property
+    def max_batch(self) -> int:
+        """The most rows in a batch. A row that its company sways has the same bits in any only when it has none."""
+        return self.tried_batch if self.invariant else 1
+
 
 def warm_up(plugin: Plugin[Any], max_batch: int) -> Facts:
     """Two rows of default Params through the whole journey, in every media type, and then larger and larger batches.

@@ -36,7 +36,7 @@ class Teller(Speller):
 async def reports(parts_s: float, *values: int, pause_s: float = 0) -> list[Report]:
     """What a lane tells of rows of so many steps each, of at least `pause_s`."""
     told: list[Report] = []
-    lane = ThreadLane(Station(cast("Plugin[Any]", Teller(pause_s)), 1000), parts_s)
+    lane = ThreadLane(Station(cast("Plugin[Any]", Teller(pause_s)), 1000), 8, parts_s)
     lane.on_report = told.append
     lane.put([order(number, value) for number, value in enumerate(values)], [])
     await until(lambda: sum(len(report.outcomes) for report in told) == len(values))
@@ -104,7 +104,7 @@ class Slow(Speller):
 async def test_what_was_put_while_a_batch_ran_is_one_batch():
     told: list[Report] = []
     plugin = Slow()
-    lane = ThreadLane(Station(cast("Plugin[Any]", plugin), 1000))
+    lane = ThreadLane(Station(cast("Plugin[Any]", plugin), 1000), 8)
     lane.on_report = told.append
     lane.put([order(0, 1)], [])
     await asyncio.sleep(0.05)
@@ -121,9 +121,27 @@ async def test_what_was_put_while_a_batch_ran_is_one_batch():
 
 
 @on_a_loop
+async def test_what_does_not_fit_into_a_batch_is_the_next():
+    told: list[Report] = []
+    plugin = Slow()
+    lane = ThreadLane(Station(cast("Plugin[Any]", plugin), 1000), 4)
+    lane.on_report = told.append
+    lane.put([order(0, 1)], [])
+    await asyncio.sleep(0.05)
+    for job in (1, 2, 3):
+        lane.put([order(job, 1)._replace(rows=3)], [])
+    plugin.let.set()
+    await until(lambda: sum(len(report.outcomes) for report in told) == 10)
+    lane.close()
+
+    assert plugin.rows == [1, 4, 4, 1]
+    assert [report.puts for report in told] == [1, 1, 1, 1]
+
+
+@on_a_loop
 async def test_a_lane_that_ends_begins_nothing_more():
     plugin = Slow()
-    lane = ThreadLane(Station(cast("Plugin[Any]", plugin), 1000))
+    lane = ThreadLane(Station(cast("Plugin[Any]", plugin), 1000), 8)
     lane.put([order(0, 1)], [])
     await asyncio.sleep(0.05)
     lane.put([order(1, 1)], [])

@@ -126,6 +126,34 @@ async def test_who_hangs_up_leaves_between_steps():
 
 
 @on_a_loop
+async def test_who_hangs_up_leaves_though_steps_were_not_announced_and_a_batch_was_put_behind():
+    speller = Speller()
+    speller.paced = True
+    one = scheduler(speller, max_batch=4, wake_s=1.0, steps=False)
+    one._row_s = 0.0001  # as if that had been measured
+    gone, stay = [[wanted(value) for _ in range(4)] for value in (9, 2)]
+    for job in gone:
+        one.submit(job)
+    await until(speller.stepped.is_set)
+    for job in stay:
+        one.submit(job)
+    await until(lambda: one.waiting == 0)
+    speller.go_on.release()
+    await until(lambda: len(speller.batches) == 1)
+    await asyncio.sleep(0.05)  # it is told that they go on
+    for job in gone:
+        job.done.cancel()
+    await until(lambda: one.held == 4)
+    await asyncio.sleep(0.05)
+    speller.go_on.release(9)
+    await asyncio.gather(*(job.done for job in stay))
+    one.close()
+
+    assert [made(job) for job in stay] == [[3]] * 4
+    assert speller.batches == [[9] * 4, [9] * 4, [2] * 4, [2] * 4]
+
+
+@on_a_loop
 async def test_the_last_one_that_hangs_up_gives_back_its_state_too():
     async with paced() as (one, speller, _):
         gone = wanted(9)
@@ -183,8 +211,8 @@ async def test_a_lane_that_is_lost_fails_what_ran_between_steps_and_goes_on():
     running, waiting = wanted(9), wanted(2)
     one.submit(running)
     await until(lambda: lane.orders)
-    lane.on_report(Report([], [], 0.0, 0.1))  # its first step is done, and it runs on
-    lane.on_report(Report([], [], 0.0, 0.1, puts=0))
+    lane.on_report(Report([], [], 0.0, 0.1, running=1))  # its first step is done, and it runs on
+    lane.on_report(Report([], [], 0.0, 0.1, puts=0, running=1))
     lane.on_report(Report([], [], 0.0, 0.0, puts=0, lost=Fault(GenerationFailed("it ended"), "")))
     one.submit(waiting)
 

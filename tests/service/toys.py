@@ -131,8 +131,9 @@ def wanted(value: int, rows: int = 1, seed: int = 0, size: int = 0) -> Job:
 
 def scheduler(plugin: Toy, threads: int = 1, **options: Any) -> Scheduler:
     """A scheduler with lanes in threads."""
-    lanes = [ThreadLane(Station(cast("Plugin[Any]", plugin), 1000)) for _ in range(threads)]
     options = {"max_batch": 8, "queue_rows": 1000, "steps": plugin.takes_steps} | options
+    max_batch = cast("int", options["max_batch"])
+    lanes = [ThreadLane(Station(cast("Plugin[Any]", plugin), 1000), max_batch) for _ in range(threads)]
     return Scheduler(lanes, **options)  # type: ignore[arg-type]
 
 
