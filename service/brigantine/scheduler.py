@@ -147,7 +147,7 @@ class Scheduler:
         rows, size = self._held + more, self._held_bytes + size
         if rows > self._queue_rows or (self._held and size > self._queue_bytes):
             raise self._full(
-                f"{self._held} rows are in work and {f'{more} more do not' if size or more > 1 else 'no more'} fit "
+                f"{self._held} rows are in work and {f'{more} more do not' if more > 1 else 'no more'} fit "
                 f"into a queue of {self._queue_rows} rows and {self._queue_bytes} bytes"
             )
         # Measured on what ran last. An idle scheduler takes anything: a rate that was too low corrects itself.

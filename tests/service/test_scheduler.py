@@ -215,7 +215,7 @@ async def test_a_full_queue_refuses_with_a_time_to_come_back():
 
         assert 1 <= (e.value.retry_after_s or 0) <= 120
         assert one.held == 13
-        submitted(one, wanted(1, rows=7))
+        submitted(one, wanted(1, rows=7, size=9))
         with pytest.raises(QueueFull, match="20 rows are in work and no more fit into a queue of 20 rows"):
             one.check()  # before anybody knows how many are asked for
 
