@@ -227,8 +227,8 @@ class Scheduler:
         """How many rows more a lane may be given: it has at most one batch where rows go on from step to step, and two
         where they are made at once.
         """
-        if work.stepping:
-            return self._max_batch - work.rows
+        if work.stepping:  # a batch may have been put behind it before that was known
+            return max(0, self._max_batch - work.rows)
         return min(self._max_batch, 2 * self._max_batch - work.rows)
 
     def _takers(self) -> list[Work]:

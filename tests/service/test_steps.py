@@ -141,16 +141,19 @@ async def test_who_hangs_up_leaves_though_steps_were_not_announced_and_a_batch_w
     speller.go_on.release()
     await until(lambda: len(speller.batches) == 1)
     await asyncio.sleep(0.05)  # it is told that they go on
+    last = wanted(1)
+    one.submit(last)
     for job in gone:
         job.done.cancel()
-    await until(lambda: one.held == 4)
+    await until(lambda: one.held == 5)
     await asyncio.sleep(0.05)
     speller.go_on.release(9)
-    await asyncio.gather(*(job.done for job in stay))
+    await asyncio.gather(*(job.done for job in (*stay, last)))
     one.close()
 
     assert [made(job) for job in stay] == [[3]] * 4
-    assert speller.batches == [[9] * 4, [9] * 4, [2] * 4, [2] * 4]
+    assert speller.batches == [[9] * 4, [9] * 4, [2] * 4, [2] * 4, [1]]
+    assert (one.held, one.waiting) == (0, 0)
 
 
 @on_a_loop
