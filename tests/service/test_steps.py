@@ -143,6 +143,10 @@ async def test_who_hangs_up_leaves_though_steps_were_not_announced_and_a_batch_w
     await asyncio.sleep(0.05)  # it is told that they go on
     last = wanted(1)
     one.submit(last)
+    gone[0].done.cancel()
+    await until(lambda: one.held == 8)
+    await asyncio.sleep(0.05)
+    assert one.waiting == 1
     for job in gone:
         job.done.cancel()
     await until(lambda: one.held == 5)
